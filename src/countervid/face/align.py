@@ -1,0 +1,210 @@
+"""The oriented square around a face, and the crop it cuts out.
+
+The square is the one of the FFHQ data set, smoothed over time as in Diffusion Video Autoencoders (arXiv:2212.02802): it
+follows eyes and mouth, so that the face stands still in the crop while head and camera move. A square ("quad") is
+`(..., 4, 2)`: upper left, lower left, lower right, upper right; pixels, x then y, with whole numbers at pixel centres.
+
+`face/reference.py` has the crop and the paste of the published code, kept for its checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from countervid.face.smooth import smooth as smooth_over_time
+from countervid.face.smooth import stream
+
+Points = npt.NDArray[np.float64]
+
+SIGMA_CENTRE = 1.0  # frames: the square follows the head's place closely,
+SIGMA_AXES = 3.0  # frames: and its size and angle slowly, for they shake most
+MOST_SAMPLES = 16  # per output pixel and axis; a square of 2048 px on a crop of 128 px is still sampled fully
+
+Squares = tuple[Points, Points]  # centres (F, 2) and half x axes (F, 2)
+
+
+def five_points(landmarks: npt.ArrayLike) -> Points:
+    """Eye centres, nose tip and mouth corners `(..., 5, 2)` of 68 landmarks `(..., 68, 2)`, left in the picture first."""
+    points = np.asarray(landmarks, dtype=np.float64)
+    parts = [points[..., 36:42, :].mean(-2), points[..., 42:48, :].mean(-2)]
+    parts += [points[..., 30, :], points[..., 48, :], points[..., 54, :]]
+    return np.stack(parts, -2)
+
+
+def oriented_squares(points: npt.ArrayLike) -> Squares:
+    """Centre and half x axis of the FFHQ square, unsmoothed.
+
+    The half y axis is the half x axis turned by 90 degrees, so that the square needs no third vector.
+
+    Args:
+        points: 68 landmarks `(F, 68, 2)` or five points `(F, 5, 2)`, pixels.
+    """
+    points = np.asarray(points, dtype=np.float64)
+    if points.ndim != 3 or points.shape[1:] not in ((68, 2), (5, 2)):
+        raise ValueError(f"`points` must be (F, 68, 2) or (F, 5, 2), got {points.shape}.")
+    five = five_points(points) if points.shape[1] == 68 else points
+    left, right = five[:, 0], five[:, 1]
+    eyes = (left + right) * 0.5
+    across, down = right - left, (five[:, 3] + five[:, 4]) * 0.5 - eyes
+    x = across - np.stack([-down[:, 1], down[:, 0]], -1)
+    half = np.maximum(np.hypot(*across.T) * 2.0, np.hypot(*down.T) * 1.8)
+    length = np.hypot(*x.T)
+    # A face seen so oddly that both vectors cancel has no direction; it is taken as upright.
+    x = np.where(length[:, None] > 1e-9, x, np.array([1.0, 0.0])) / np.maximum(length, 1e-9)[:, None] * half[:, None]
+    return eyes + down * 0.1, x
+
+
+def corners(centre: Points, x: Points) -> Points:
+    """Squares `(F, 4, 2)` of centres and half x axes `(F, 2)`."""
+    y = np.stack([-x[:, 1], x[:, 0]], -1)
+    return np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y], 1)
+
+
+def quads(landmarks: npt.ArrayLike, smooth: bool = True) -> Points:
+    """The squares to crop, `(F, 4, 2)` float64, of one unbroken run of frames.
+
+    Args:
+        landmarks: `(F, 68, 2)` or five points `(F, 5, 2)`, pixels.
+        smooth: Steady the square over time. Frames before and after a gap must not be smoothed into each other: call
+            it once a run of frames.
+    """
+    centre, x = oriented_squares(landmarks)
+    if smooth:
+        # y is x turned, and smoothing is linear: smoothing x smooths y.
+        centre, x = smooth_over_time(centre, SIGMA_CENTRE), smooth_over_time(x, SIGMA_AXES)
+    return corners(centre, x)
+
+
+def stream_quads(chunks: Iterable[npt.ArrayLike]) -> Iterator[Points]:
+    """`quads` of a run of frames that comes in chunks; the output is 12 frames behind and equal bit for bit."""
+    held = np.zeros((0, 2))
+
+    def axes() -> Iterator[Points]:
+        nonlocal held
+        for chunk in chunks:
+            centre, x = oriented_squares(chunk)
+            held = np.concatenate([held, centre])
+            yield x
+
+    # Centres look 4 frames ahead and axes 12: the axes' stream asks for chunks, the centres wait for it.
+    done = origin = 0
+    for x in stream(axes(), SIGMA_AXES):
+        # By now the centres are known 12 frames further than `x`, or to the end of the clip.
+        centre = smooth_over_time(held, SIGMA_CENTRE)[done - origin : done - origin + len(x)]
+        yield corners(centre, np.asarray(x, dtype=np.float64))
+        done += len(x)
+        drop = max(0, done - 8 - origin)  # 8 >= the centres' reach, so that a cut is never taken for the clip's start
+        held, origin = held[drop:], origin + drop
+
+
+def side(quads: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Length of the upper edge, pixels, `(F,)`."""
+    quads = np.asarray(quads, dtype=np.float64)
+    return np.asarray(np.hypot(*(quads[..., 3, :] - quads[..., 0, :]).T), dtype=np.float64)
+
+
+def to_square(points: npt.ArrayLike, quads: npt.ArrayLike) -> Points:
+    """Frame points `(F, N, 2)` as fractions of their squares `(F, 4, 2)`; (0, 0) is the upper left corner, (1, 1) the
+    lower right. In a crop of `size` pixels, pixel coordinates are `fraction * size - 0.5`."""
+    points, quads = np.asarray(points, dtype=np.float64), np.asarray(quads, dtype=np.float64)
+    return np.asarray(np.einsum("fij,fnj->fni", _inverse_axes(quads), points - quads[:, None, 0]), dtype=np.float64)
+
+
+def from_square(fractions: npt.ArrayLike, quads: npt.ArrayLike) -> Points:
+    """Fractions of squares `(F, N, 2)` as frame points in pixels: the inverse of `to_square`."""
+    fractions, quads = np.asarray(fractions, dtype=np.float64), np.asarray(quads, dtype=np.float64)
+    right, down = quads[:, 3] - quads[:, 0], quads[:, 1] - quads[:, 0]
+    place = quads[:, None, 0] + fractions[..., :1] * right[:, None] + fractions[..., 1:] * down[:, None]
+    return np.asarray(place, dtype=np.float64)
+
+
+def _inverse_axes(quads: Points) -> Points:
+    """`(F, 2, 2)` matrices from frame offsets to fractions of the square."""
+    skew = np.abs(quads[:, 0] + quads[:, 2] - quads[:, 1] - quads[:, 3]).max(initial=0.0)
+    if skew > 1e-6 * max(1.0, float(np.abs(quads).max(initial=0.0))):
+        raise ValueError(f"`quads` must be parallelograms (corners 0 + 2 = 1 + 3); off by {skew:.3g} px.")
+    return np.asarray(np.linalg.inv(np.stack([quads[:, 3] - quads[:, 0], quads[:, 1] - quads[:, 0]], -1)))
+
+
+def crop(frames: Tensor, quads: npt.ArrayLike, size: int) -> Tensor:
+    """The squares cut out of their frames, all frames at once.
+
+    Antialiased: where the square is larger than the crop, each output pixel is the mean of a grid of bilinear samples at
+    most 1.25 source pixels apart (a box filter over its footprint). Outside the frame the picture is mirrored. A frame's
+    crop does not depend on the other frames.
+
+    Args:
+        frames: `(F, H, W, C)`, uint8 0..255 or floating point.
+        quads: `(F, 4, 2)` pixels; any quadrilateral.
+        size: Side of the crop, pixels.
+
+    Returns:
+        `(F, size, size, C)`, of the frames' dtype (uint8 is rounded).
+    """
+    corner = np.asarray(quads, dtype=np.float64)
+    if frames.ndim != 4 or corner.shape != (len(frames), 4, 2):
+        raise ValueError(
+            f"`frames` must be (F, H, W, C) and `quads` (F, 4, 2), got {tuple(frames.shape)}, {corner.shape}."
+        )
+    edges = [np.hypot(*(corner[:, a] - corner[:, b]).T) for a, b in ((3, 0), (2, 1), (1, 0), (2, 3))]
+    ratio = np.max(edges, axis=0) / size
+    # One group for each density of sampling: a frame is then sampled the same in whatever batch it comes.
+    samples = np.clip(np.ceil(ratio / 1.25), 1, MOST_SAMPLES).astype(int)
+    result = torch.empty((len(frames), size, size, frames.shape[-1]), dtype=frames.dtype, device=frames.device)
+    for count in np.unique(samples):
+        chosen = torch.from_numpy(np.flatnonzero(samples == count)).to(frames.device)
+        group = frames if len(chosen) == len(frames) else frames[chosen]
+        value = _crop_group(group, torch.from_numpy(corner).to(frames.device)[chosen], size, int(count))
+        result[chosen] = value.round_().clamp_(0, 255).to(torch.uint8) if frames.dtype == torch.uint8 else value
+    return result
+
+
+def _crop_group(frames: Tensor, corner: Tensor, size: int, count: int) -> Tensor:
+    total = torch.zeros((len(frames), size, size, frames.shape[-1]), dtype=_working(frames), device=frames.device)
+    cell = torch.arange(size, dtype=torch.float64, device=frames.device)
+    for row in range(count):
+        for column in range(count):
+            u, v = (cell + (column + 0.5) / count) / size, (cell + (row + 0.5) / count) / size
+            place = patch(corner, u[None, :, None], v[:, None, None])
+            total += bilinear(frames, place)
+    return total / count**2
+
+
+def patch(corner: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """Points of quadrilaterals `(F, 4, 2)` at fractions `u`, `v` (broadcasting to `(h, w, 1)`): `(F, h, w, 2)`."""
+    upper_left, lower_left, lower_right, upper_right = corner[:, None, None].unbind(3)
+    across, down = upper_right - upper_left, lower_left - upper_left
+    return upper_left + across * u + down * v + (lower_right - lower_left - upper_right + upper_left) * (u * v)
+
+
+def bilinear(frames: Tensor, place: Tensor) -> Tensor:
+    """Frames `(F, H, W, C)` at `place` `(F, h, w, 2)`, pixels (x, y), mirrored outside: `(F, h, w, C)` float."""
+    count, height, width, channels = frames.shape
+    base = place.floor()
+    weight = (place - base).to(_working(frames))
+    base = base.to(torch.int64)
+    x0, x1 = _mirror(base[..., 0], width), _mirror(base[..., 0] + 1, width)
+    y0, y1 = _mirror(base[..., 1], height), _mirror(base[..., 1] + 1, height)
+    flat = frames.reshape(-1, channels)
+    first = torch.arange(count, device=frames.device)[:, None, None] * (height * width)
+
+    def at(y: Tensor, x: Tensor) -> Tensor:
+        return flat.index_select(0, (first + y * width + x).reshape(-1)).reshape(*x.shape, channels).to(weight.dtype)
+
+    wx, wy = weight[..., :1], weight[..., 1:]
+    upper, lower = torch.lerp(at(y0, x0), at(y0, x1), wx), torch.lerp(at(y1, x0), at(y1, x1), wx)
+    return torch.lerp(upper, lower, wy)
+
+
+def _mirror(index: Tensor, length: int) -> Tensor:
+    folded = index % (2 * length)
+    return torch.minimum(folded, 2 * length - 1 - folded)
+
+
+def _working(frames: Tensor) -> torch.dtype:
+    return frames.dtype if frames.dtype in (torch.float32, torch.float64) else torch.float32
