@@ -1,0 +1,199 @@
+"""`Clip`: the frames of a video with their times and sound, read in windows and written whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from countervid.clip.images import SUFFIXES, FolderSource
+from countervid.clip.sources import MappedSource, MemorySource, Progress, Source
+from countervid.clip.video import VideoSource
+from countervid.clip.writers import write_clip
+from countervid.errors import ClipError
+
+
+class Clip:
+    """Frames `(F, H, W, 3)` RGB uint8 with a time each, and the sound that goes with them.
+
+    A clip that was read from a file holds no frames: every pass decodes them again, `size` at a time. So a clip may be
+    of any length. Rotation marks are applied; grey, 10-bit and transparent pictures become RGB (over black).
+    """
+
+    def __init__(self, source: Source) -> None:
+        """Use `Clip.read` or `Clip.from_frames`."""
+        self._source = source
+
+    @staticmethod
+    def read(path: str | Path, *, fps: float | None = None) -> Clip:
+        """Open a video file, a picture, or a folder of numbered pictures (PNG, JPEG, WebP; natural order).
+
+        Only local files are read. The packets are listed and the first frame is decoded, no more.
+
+        Args:
+            path: The file or folder.
+            fps: Frames a second of a folder that does not say so itself; 25 when left out. Not for video files.
+
+        Raises:
+            ClipError: Nothing there, no video in it, cut off, damaged, too large, or pictures of different sizes.
+        """
+        path = Path(path)
+        if path.is_dir():
+            return Clip(FolderSource.probe(path, fps))
+        if not path.exists():
+            raise ClipError(f"`{path}` does not exist. Give a video file or a folder of pictures on this machine.")
+        if not path.is_file():
+            raise ClipError(f"`{path}` is not a regular file. Give a video file or a folder of pictures.")
+        if path.suffix.lower() in SUFFIXES:
+            return Clip(FolderSource.probe_files([path], fps))
+        return Clip(VideoSource.probe(path))
+
+    @staticmethod
+    def from_frames(frames: Tensor, fps: float = 25.0, *, times: Sequence[float] | None = None) -> Clip:
+        """A clip of frames in memory.
+
+        Args:
+            frames: `(F, H, W, 3)` RGB uint8, F >= 1.
+            fps: Frames a second, > 0; ignored when `times` are given.
+            times: Seconds at which each frame appears, strictly increasing, from 0; kept to 1/90000 s.
+
+        Raises:
+            ClipError: Wrong shape or dtype, no frames, or times that do not increase.
+        """
+        if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != torch.uint8 or 0 in frames.shape:
+            raise ClipError(
+                f"`frames` must be (F, H, W, 3) uint8 with F >= 1, got {tuple(frames.shape)} {frames.dtype}."
+            )
+        if times is None:
+            if not 0 < fps < 10_000:
+                raise ClipError(f"`fps` must be above 0 and below 10000, got {fps}.")
+            rate = Fraction(fps).limit_denominator(1001)  # 30000/1001 and its kin stay exact
+            return Clip(MemorySource(frames.cpu(), list(range(len(frames))), 1 / rate, rate))
+        time_base = Fraction(1, 90_000)
+        stamps = [round(Fraction(float(seconds)) / time_base) for seconds in times]
+        if len(stamps) != len(frames):
+            raise ClipError(f"{len(frames)} frames need as many times, got {len(stamps)}.")
+        if stamps[0] < 0 or any(later <= sooner for sooner, later in zip(stamps, stamps[1:], strict=False)):
+            raise ClipError("`times` must start at 0 or later and increase from frame to frame by 1/90000 s or more.")
+        span = (stamps[-1] - stamps[0]) * time_base
+        rate = Fraction((len(stamps) - 1) / span).limit_denominator(1001) if span else Fraction(25)
+        return Clip(MemorySource(frames.cpu(), stamps, time_base, rate))
+
+    def __len__(self) -> int:
+        return len(self._source.stamps)
+
+    def __repr__(self) -> str:
+        name = f"{self.source}, " if self.source else ""
+        return f"Clip({name}{len(self)} frames, {self.width} x {self.height}, {self.fps:g} fps)"
+
+    @property
+    def height(self) -> int:
+        """Pixels, as shown: after rotation."""
+        return self._source.height
+
+    @property
+    def width(self) -> int:
+        """Pixels, as shown: after rotation."""
+        return self._source.width
+
+    @property
+    def fps(self) -> float:
+        """Frames a second: nominal for a steady rate, the mean for a variable one."""
+        return float(self._source.rate)
+
+    @property
+    def times(self) -> np.ndarray:
+        """Seconds at which each frame appears, `(F,)` float64, strictly increasing."""
+        base = self._source.time_base
+        return np.asarray(self._source.stamps, dtype=np.float64) * base.numerator / base.denominator
+
+    @property
+    def source(self) -> Path | None:
+        """The file or folder that the frames come from, or None when they never were in one."""
+        return self._source.path
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the container says about itself (title, marks of synthetic video, ...)."""
+        return dict(self._source.metadata)
+
+    @property
+    def has_audio(self) -> bool:
+        """Whether sound goes with the frames."""
+        return self._source.audio is not None
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of the content: a file's bytes, or the frames and their times. The key of caches."""
+        return self._source.digest()
+
+    @property
+    def frames(self) -> Tensor:
+        """All frames, `(F, H, W, 3)` uint8. Decodes everything, every time: keep the result."""
+        everything = torch.empty((len(self), self.height, self.width, 3), dtype=torch.uint8)
+        for start, window in self.windows():
+            everything[start : start + len(window)] = window
+        return everything
+
+    def windows(self, size: int = 32) -> Iterator[tuple[int, Tensor]]:
+        """Pass over the frames in order: `(index of the first, (f, H, W, 3) uint8)`, f = `size` but for the last.
+
+        Raises:
+            ClipError: The file turns out to be damaged on the way.
+        """
+        if size < 1:
+            raise ValueError(f"`size` must be at least 1, got {size}.")
+        return self._source.windows(size)
+
+    def mapped(
+        self,
+        function: Callable[[int, Tensor], Tensor],
+        window: int = 32,
+        *,
+        size: tuple[int, int] | None = None,
+    ) -> Clip:
+        """A lazy clip whose frames are `function(index of the first, frames)`; times and sound are this clip's.
+
+        Args:
+            function: Maps `(f, H, W, 3)` uint8 to as many frames, same dtype. Called in order, again in every pass.
+            window: Frames a call.
+            size: `(height, width)` of what the function returns, when it is not this clip's.
+        """
+        height, width = size or (self.height, self.width)
+        return Clip(MappedSource(self._source, function, window, height, width))
+
+    def write(
+        self,
+        path: str | Path,
+        *,
+        crf: int = 16,
+        lossless: bool = False,
+        metadata: Mapping[str, str] | None = None,
+        progress: Progress | None = None,
+    ) -> Path:
+        """Write the clip; the name chooses the form. The final name never holds half a file.
+
+        `.mp4`, `.mov`, `.mkv`: H.264, with the sound's packets untouched (turned into AAC only where the container cannot
+        hold them) and every frame at its time. Odd sizes are kept, as yuv444p. `.gif`: 256 colours a frame, times to
+        1/100 s, no sound. No suffix: a folder of PNG files with a `clip.json` that keeps the times; no sound.
+
+        Args:
+            path: Where to; its folder must exist.
+            crf: Quality of H.264, 0 (best) to 51; 16 is hard to tell from the source.
+            lossless: Keep every RGB value bit for bit (H.264 RGB; few browsers play it).
+            metadata: Names and texts for the container.
+            progress: Called as `progress(frames done, frames in all)`.
+
+        Returns:
+            The path written.
+
+        Raises:
+            OutputError: Unknown kind of file, no permission, full disk.
+            ClipError: The clip being read turns out to be damaged.
+        """
+        path = Path(path)
+        write_clip(self._source, path, crf=crf, lossless=lossless, metadata=dict(metadata or {}), progress=progress)
+        return path

@@ -1,0 +1,167 @@
+"""Where a clip's frames come from: the protocol, frames in memory, and frames computed from another source."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+Progress = Callable[[int, int], None]
+
+# Hostile files announce absurd sizes. Nothing here allocates before these are checked.
+MAX_PIXELS = 1 << 26  # a frame of 8192 x 8192
+MAX_FRAMES = 5_000_000  # a day at 60 fps
+
+
+class Source(Protocol):
+    """Frames in order, each with a time stamp in units of `time_base` seconds."""
+
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def stamps(self) -> Sequence[int]: ...
+    @property
+    def time_base(self) -> Fraction: ...
+    @property
+    def rate(self) -> Fraction: ...
+    @property
+    def path(self) -> Path | None: ...
+    @property
+    def metadata(self) -> Mapping[str, str]: ...
+    @property
+    def audio(self) -> Audio | None: ...
+    @property
+    def aspect(self) -> Fraction | None: ...
+    def windows(self, size: int) -> Iterator[tuple[int, Tensor]]: ...
+    def digest(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Audio:
+    """The sound of a video file: its packets are read again when a clip is written."""
+
+    path: Path
+    origin: Fraction  # seconds in the file that are time 0 of the clip
+
+
+@dataclass(frozen=True, eq=False)
+class MemorySource:
+    """Frames `(F, H, W, 3)` uint8 held in memory."""
+
+    held: Tensor
+    stamps: Sequence[int]
+    time_base: Fraction
+    rate: Fraction
+    path: Path | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    audio: Audio | None = None
+    aspect: Fraction | None = None
+
+    @property
+    def height(self) -> int:
+        return int(self.held.shape[1])
+
+    @property
+    def width(self) -> int:
+        return int(self.held.shape[2])
+
+    def windows(self, size: int) -> Iterator[tuple[int, Tensor]]:
+        for start in range(0, len(self.held), size):
+            yield start, self.held[start : start + size]
+
+    def digest(self) -> str:
+        return digest_of_frames(self)
+
+
+@dataclass(frozen=True, eq=False)
+class MappedSource:
+    """Frames computed from another source's, window by window."""
+
+    base: Source
+    function: Callable[[int, Tensor], Tensor]
+    window: int
+    height: int
+    width: int
+
+    @property
+    def stamps(self) -> Sequence[int]:
+        return self.base.stamps
+
+    @property
+    def time_base(self) -> Fraction:
+        return self.base.time_base
+
+    @property
+    def rate(self) -> Fraction:
+        return self.base.rate
+
+    @property
+    def path(self) -> Path | None:
+        return None
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        return self.base.metadata
+
+    @property
+    def audio(self) -> Audio | None:
+        return self.base.audio
+
+    @property
+    def aspect(self) -> Fraction | None:
+        return self.base.aspect
+
+    def _computed(self) -> Iterator[Tensor]:
+        for start, frames in self.base.windows(self.window):
+            result = self.function(start, frames)
+            wanted = (len(frames), self.height, self.width, 3)
+            if tuple(result.shape) != wanted or result.dtype != torch.uint8:
+                raise ValueError(f"The function must return {wanted} uint8, got {tuple(result.shape)} {result.dtype}.")
+            yield result.cpu()
+
+    def windows(self, size: int) -> Iterator[tuple[int, Tensor]]:
+        # The function always sees windows of `self.window`, so a frame does not depend on how the clip is consumed.
+        return regroup(self._computed(), size)
+
+    def digest(self) -> str:
+        return digest_of_frames(self)
+
+
+def regroup(pieces: Iterator[Tensor], size: int) -> Iterator[tuple[int, Tensor]]:
+    """Pieces of any length -> `(start, piece)` of exactly `size` frames, but for the last."""
+    start, waiting = 0, None
+    for piece in pieces:
+        waiting = piece if waiting is None else torch.cat([waiting, piece])
+        while len(waiting) >= size:
+            yield start, waiting[:size]
+            start, waiting = start + size, waiting[size:]
+    if waiting is not None and len(waiting):
+        yield start, waiting
+
+
+def digest_of_frames(source: Source) -> str:
+    """SHA-256 over size, times and pixels."""
+    sha = hashlib.sha256(f"frames {source.height} {source.width} {source.time_base} {list(source.stamps)}".encode())
+    for _, frames in source.windows(32):
+        sha.update(frames.contiguous().numpy().data)
+    return sha.hexdigest()
+
+
+def digest_of_files(paths: Sequence[Path]) -> str:
+    """SHA-256 over the bytes of files, in order, and over their names where there are several."""
+    sha = hashlib.sha256()
+    for path in paths:
+        if len(paths) > 1:
+            sha.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                sha.update(block)
+    return sha.hexdigest()
