@@ -40,7 +40,7 @@ def test_valid_border_is_scikit_image():
 
 
 def test_black_against_white():
-    black, white = torch.zeros(1, 3, 16, 16), torch.ones(1, 3, 16, 16)
+    black, white = torch.zeros(1, 3, 16, 16, dtype=torch.float64), torch.ones(1, 3, 16, 16, dtype=torch.float64)
     assert psnr(black, white).item() == 0.0
     assert ssim(black, white).item() == pytest.approx(9.999000099989996e-05, abs=1e-12)  # recorded
     assert l1(black, white).item() == 1.0

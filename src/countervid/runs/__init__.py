@@ -1,0 +1,1 @@
+"""A run: from clip and intervention to a folder with the counterfactual, its comparison and its report."""
