@@ -33,11 +33,12 @@ def render_command(
 ) -> None:
     """Write clips with the truth for each --do, landmarks, masks and optical flow."""
     from countervid.phantom.export import write_person
-    from countervid.phantom.world import check_intervention, sample_person
+    from countervid.phantom.scm import check_values
+    from countervid.phantom.world import sample_person
 
     interventions = [parse_do([item]) for item in do]
     for intervention in interventions:
-        check_intervention(intervention)
+        check_values(intervention)
     frames = max(1, round(seconds * fps))
     with progress("people") as report:
         for index in range(people):
@@ -64,14 +65,14 @@ def sheet_command(
     do: DoOption = [],  # noqa: B006
 ) -> None:
     """Draw a contact sheet: people in rows, the same moment under each intervention in columns."""
-    from countervid.phantom.export import SHEET_INTERVENTIONS, write_sheet
-    from countervid.phantom.world import check_intervention
+    from countervid.phantom.scm import check_values
+    from countervid.phantom.sheet import INTERVENTIONS, write_sheet
 
-    interventions = [parse_do([item]) for item in do] or list(SHEET_INTERVENTIONS)
+    interventions = [parse_do([item]) for item in do]
     for intervention in interventions:
-        check_intervention(intervention)
+        check_values(intervention)
     with progress("pictures") as report:
-        write_sheet(out, range(seed, seed + people), interventions, size=size, progress=report)
+        write_sheet(out, range(seed, seed + people), interventions or INTERVENTIONS, size=size, progress=report)
     typer.echo(str(out))
 
 

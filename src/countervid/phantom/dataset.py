@@ -36,6 +36,7 @@ SPLITS = {"train": 0, "validation": 1_000_000, "test": 2_000_000, "examiner": 3_
 """First person of each split. The examiner learns from people that no other model has seen."""
 
 ATTRIBUTES = tuple(DOMAINS)
+FACE = ("age", "gender", "beard", "bald")  # the published attributes: most edits are of these
 FRAME = 256  # side of the frame that squares are measured in, pixels; any value gives the same crop
 SECONDS_APART = 6.0  # between the frames of a take: head, gaze and mouth have moved on
 
@@ -87,9 +88,10 @@ def decode(codes: Sequence[int] | NDArray[np.uint8] | Tensor) -> dict[str, str]:
 
 
 def random_intervention(person: Person) -> tuple[str, str]:
-    """One attribute and a value it does not have; the same for the same person."""
+    """One attribute and a value it does not have; the same for the same person. Two in three are of `FACE`."""
     rng = stream(person.seed, "intervention")
-    name = ATTRIBUTES[int(rng.integers(len(ATTRIBUTES)))]
+    among = FACE if rng.random() < 2 / 3 else ATTRIBUTES
+    name = among[int(rng.integers(len(among)))]
     others = [value for value in DOMAINS[name] if value != person.attributes[name]]
     return name, others[int(rng.integers(len(others)))]
 

@@ -142,13 +142,18 @@ def draw_exogenous(seed: int) -> Exogenous:
     return Exogenous(seed, np.clip(0.8 * bones, -1.6, 1.6), u)
 
 
-def check_attributes(attributes: Mapping[str, str]) -> None:
-    """Raise `InterventionError` unless every attribute has a known name and value and none is missing."""
+def check_values(attributes: Mapping[str, str]) -> None:
+    """Raise `InterventionError` unless every name and value is one that the phantom world can draw."""
     for name, value in attributes.items():
         if name not in DOMAINS:
             raise InterventionError(f"`{name}` is not an attribute of the phantom world. It has: {', '.join(DOMAINS)}.")
         if value not in DOMAINS[name]:
             raise InterventionError(f"`{name}` cannot be `{value}`. Use one of: {', '.join(DOMAINS[name])}.")
+
+
+def check_attributes(attributes: Mapping[str, str]) -> None:
+    """As `check_values`, and none of the attributes may be missing."""
+    check_values(attributes)
     missing = [name for name in DOMAINS if name not in attributes]
     if missing:
         raise InterventionError(f"A phantom person needs every attribute; missing: {', '.join(missing)}.")

@@ -38,7 +38,6 @@ class Person:
     noise: Noise
     exogenous: scm.Exogenous = field(repr=False)
     graph: CausalGraph = field(repr=False)
-    interventional: bool = False
 
     @property
     def years(self) -> float:
@@ -77,11 +76,10 @@ class Person:
     def counterfactual(self, do: Mapping[str, str]) -> Counterfactual:
         """What the graph predicts for this person, with the person's true noise.
 
-        A person drawn with `interventional` has every attribute set by hand: nothing follows from
-        anything there, so only what `do` names changes.
+        Raises:
+            InterventionError: `do` names an unknown attribute or value.
         """
-        held = {**self.attributes, **do} if self.interventional else dict(do)
-        return self.graph.counterfactual(self.attributes, held, noise=self.noise)
+        return self.graph.counterfactual(self.attributes, dict(do), noise=self.noise)
 
     def _smiles(self, attributes: Mapping[str, str] | None) -> bool:
         return (self.attributes if attributes is None else attributes)["smiling"] == "yes"
@@ -99,12 +97,15 @@ def sample_person(seed: int, graph: CausalGraph | None = None, interventional: b
     graph = phantom_graph() if graph is None else graph
     attributes, noise = graph.sample(scm.stream(seed, "attributes"))
     if interventional:
-        attributes = {
+        # An intervention on everything, in the same graph: what comes after still follows from true noise.
+        do = {
             name: values[int(scm.stream(seed, "interventional", name).integers(len(values)))]
             for name, values in scm.DOMAINS.items()
         }
+        drawn = graph.counterfactual(attributes, do, noise=noise)
+        attributes, noise = drawn.attributes, drawn.noise
     scm.check_attributes(attributes)
-    return Person(seed, dict(attributes), noise, scm.draw_exogenous(seed), graph, interventional)
+    return Person(seed, dict(attributes), noise, scm.draw_exogenous(seed), graph)
 
 
 def make_scene(seed: int, take: int) -> Scene:
