@@ -102,7 +102,7 @@ class CausalGraph:
         return tuple((cause, effect) for effect, causes in self.causes.items() for cause in causes)
 
     def mutilated(self, names: Iterable[str]) -> CausalGraph:
-        """The graph after an intervention on `names`: the edges into them are cut, and they take what they are given."""
+        """The graph after an intervention on `names`: the edges into them are cut, they take what they are given."""
         cut = {self._known(name) for name in names}
         return replace(
             self,
@@ -196,7 +196,7 @@ class CausalGraph:
             self.check({name: value})
             if do.get(name, value) != value:
                 raise InterventionError(
-                    f"`{name}` is asked to be both `{do[name]}` and `{value}`. Keep one, or ask for two counterfactuals."
+                    f"`{name}` is asked to be both `{do[name]}` and `{value}`. Keep one, or ask for two."
                 )
             do[name] = value
         return do

@@ -12,7 +12,6 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from countervid.causal.counterfactual import Attributes
 from countervid.causal.graph import CausalGraph
 from countervid.causal.lexicon import ARTICLES, NEUTRAL_NOUNS, VERBS, implied, parse, read
 
@@ -74,6 +73,8 @@ def describe(
     said = {name: value for name, value in attributes.items() if name not in without}
     style, before = (Style(), {}) if not (like and like.strip()) else (_style(like, graph), parse(like, graph))
     stated = {} if not like else read(like, graph).stated
+    if like and like.strip() and not without and attributes == before:
+        return like.strip()
     changed = [name for name, value in attributes.items() if before.get(name, value) != value]
     moved = graph.descendants(*changed)
 
@@ -217,8 +218,3 @@ def _lead(body: str, graph: CausalGraph) -> Form:
         return Form()
     first = body.split(" ")[0].lower()
     return Form(first if first in ARTICLES else "a", match.group().lower(), False)
-
-
-def attributes_of(prompt: str | None, given: Mapping[str, str], graph: CausalGraph) -> Attributes:
-    """A prompt's attributes, with those `given` besides taking precedence."""
-    return graph.in_order({**(parse(prompt, graph) if prompt else {}), **given})

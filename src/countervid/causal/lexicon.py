@@ -13,13 +13,17 @@ from countervid.errors import InterventionError
 
 Phrases = dict[tuple[str, ...], tuple[tuple[str, str], ...]]
 
-VERBS = frozenset(["is", "are", "was", "has", "have", "had", "wears", "wear", "wore"])
+VERBS = frozenset(
+    ["is", "are", "was", "has", "have", "had", "wears", "wear", "wore", "does", "isn't", "hasn't", "doesn't"]
+)
 ARTICLES = frozenset(["a", "an", "the", "this", "that"])
 NEUTRAL_NOUNS = ("person", "individual", "someone", "somebody")
 
 _TOKEN = re.compile(r"\d+\s+years?\s+old|[^\W_]+(?:'(?!s\b)[^\W_]+)*|'s\b|[,.;:!?]")
 _NEGATORS = frozenset(["no", "not", "without", "never", "neither", "nor", "lacks", "lacking", "cannot"])
-_LONG_NEGATORS = frozenset(["without", "neither", "nor", "lacks", "lacking"])  # reach over "and a": without a beard and a hat
+_LONG_NEGATORS = frozenset(
+    ["without", "neither", "nor", "lacks", "lacking"]
+)  # reach over "and a": without a beard and a hat
 _STOPS = frozenset([",", ".", ";", ":", "!", "?", "but", "with", "while", "though", "although"])
 
 
