@@ -44,17 +44,21 @@ class Noise:
     held: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists, dicts and strings for JSON: each response is `[parents' values, value]`."""
+        """Plain dicts and strings for JSON; the parents' values are joined by commas: `{"old,man": "yes"}`."""
         return {
-            "responses": {name: [[list(key), value] for key, value in table.items()]
-                          for name, table in self.responses.items()},
+            "responses": {
+                name: {",".join(key): value for key, value in table.items()} for name, table in self.responses.items()
+            },
             "held": dict(self.held),
-        }  # fmt: skip
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Noise:
         """The inverse of `to_dict`."""
-        responses = {name: {tuple(key): value for key, value in table} for name, table in data["responses"].items()}
+        responses = {
+            name: {tuple(key.split(",") if key else ()): value for key, value in table.items()}
+            for name, table in data["responses"].items()
+        }
         return cls(responses=responses, held=dict(data.get("held", {})))
 
 
@@ -93,11 +97,10 @@ class Counterfactual:
             "do": self.do,
             "counterfactual": self.attributes,
             "changes": [
-                {"variable": c.variable, "before": c.before, "after": c.after, "reason": c.reason}
-                for c in self.changes
+                {"variable": c.variable, "before": c.before, "after": c.after, "reason": c.reason} for c in self.changes
             ],
             "noise": self.noise.to_dict(),
-        }  # fmt: skip
+        }
 
 
 def sample(graph: CausalGraph, rng: np.random.Generator) -> tuple[Attributes, Noise]:
@@ -207,9 +210,7 @@ def _respond(graph: CausalGraph, name: str, attributes: Mapping[str, str], unifo
     if not domains:
         return {(): attributes[name]}
     if mechanism.rules is not None:
-        return respond_by_rules(
-            mechanism, domains, {p: attributes[p] for p in domains}, attributes[name], choose
-        )  # fmt: skip
+        return respond_by_rules(mechanism, domains, {p: attributes[p] for p in domains}, attributes[name], choose)
     return respond_by_probabilities(mechanism, variable.values, domains, attributes, attributes[name], uniform)
 
 

@@ -96,7 +96,7 @@ def describe(
         if name in present:
             continue
         text = kept.get(name) or _words(name, value, graph, style)
-        silence = like and name not in stated and implied(name, attributes, graph) == value
+        silence = like and name not in (*stated, *changed) and implied(name, attributes, graph) == value
         if text and not silence:
             clauses.append(Clause(None, text, name))
     return _sentence(clauses, style, said, before, graph)

@@ -72,7 +72,7 @@ def phrases(graph: CausalGraph) -> Phrases:
 
 
 def tokenise(text: str) -> list[tuple[str, int, int]]:
-    """(token, start, end) of every word and mark, in small letters; a number of years is one token, hyphens part words."""
+    """(token, start, end) of words and marks, in small letters; hyphens part words, a number of years is one token."""
     plain = text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").replace("-", " ").replace("\n", " ")
     return [(match.group(), match.start(), match.end()) for match in _TOKEN.finditer(plain)]
 

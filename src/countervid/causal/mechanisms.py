@@ -189,7 +189,7 @@ def respond_by_probabilities(
     value: str,
     uniform: float,
 ) -> dict[tuple[str, ...], str]:
-    """The value that a person takes under every combination of the parents, by one uniform number looked up in each row.
+    """The value that a person takes under every combination of the parents: one uniform number, looked up in each row.
 
     Args:
         mechanism: With `probabilities`.

@@ -68,8 +68,10 @@ def question(name: str, graph: CausalGraph) -> Question:
     order = variable.options or (("yes", "no") if variable.kind == "binary" else variable.values)
     default = f"Is this person {readable}?" if variable.kind == "binary" else f"What is the {readable} of this person?"
     values = dict(zip(LETTERS, order, strict=False))
-    shown = {letter: value.capitalize() if variable.kind == "binary" else value.replace("_", " ")
-             for letter, value in values.items()}  # fmt: skip
+    shown = {
+        letter: value.capitalize() if variable.kind == "binary" else value.replace("_", " ")
+        for letter, value in values.items()
+    }
     return Question(name, variable.question or default, shown, values)
 
 

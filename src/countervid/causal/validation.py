@@ -82,6 +82,9 @@ def _check_variable(variable: Variable) -> None:
     name, values, language = variable.name, variable.values, variable.language
     if not _NAME.match(name):
         raise GraphError(f"`{name}` is no name for a variable. Use small letters, digits and `_`, a letter first.")
+    for value in values:
+        if not value.strip() or set(value) & set(",=\n"):
+            raise GraphError(f"`{name}` has a value `{value}`. A value needs a name without `,` and `=`.")
     if len(set(values)) != len(values):
         raise GraphError(f"`{name}` names a value twice: {', '.join(values)}. Name each once.")
     if len(values) < 2:
@@ -167,7 +170,8 @@ def _check_rules(name: str, values: Sequence[str], domains: dict[str, tuple[str,
                     raise GraphError(f"`{name}`: the rules leave a case open: {case}. Add a rule for it.")
                 if len(numbers) > 1:
                     raise GraphError(
-                        f"`{name}`: rules {numbers[0]} and {numbers[1]} both answer the case: {case}. Narrow one of them."
+                        f"`{name}`: rules {numbers[0]} and {numbers[1]} both answer the case: {case}. "
+                        f"Narrow one of them."
                     )
 
 

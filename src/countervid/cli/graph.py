@@ -63,8 +63,9 @@ def check(graph: Annotated[str, typer.Argument(metavar="GRAPH", help="The path o
     from countervid.causal.lexicon import phrases
 
     loaded = CausalGraph.load(graph)
-    drawable = all(m.probabilities is not None or m.functional or not loaded.parents(name)
-                   for name, m in loaded.mechanisms.items())  # fmt: skip
+    drawable = all(
+        m.probabilities is not None or m.functional or not loaded.parents(name) for name, m in loaded.mechanisms.items()
+    )
     typer.echo(
         f"{loaded.name} is whole: {len(loaded.variables)} variables, {len(loaded.edges)} edges, "
         f"{len(phrases(loaded))} phrases; people {'can' if drawable else 'cannot'} be drawn from it."
