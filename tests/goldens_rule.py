@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from countervid.autoencoder.config import UNetConfig
+from countervid.autoencoder.unet import UNet
+
 FOLDER = Path(__file__).parent / "goldens" / "dva"
 _GAINS = [  # (pattern, gain); the last match wins
     (r"lndnet", 1.3),
@@ -32,7 +35,7 @@ _GAINS = [  # (pattern, gain); the last match wins
 def golden(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and metadata of one fixture; metadata values are parsed as JSON where they are JSON."""
     with safe_open(str(FOLDER / f"{name}.safetensors"), "pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
         metadata = dict(file.metadata() or {})
     parsed: dict[str, Any] = {}
     for key, text in metadata.items():
@@ -78,6 +81,30 @@ def fill(module: nn.Module, seed: int, overrides: dict[str, Tensor] | None = Non
         override = (overrides or {}).get(f"override.{name}")
         values = _ruled(name, tensor, seed, names) if override is None else override
         tensor.copy_(values.reshape(tensor.shape))
+
+
+def published(settings: dict[str, Any]) -> UNetConfig:
+    """A fixture's settings under this package's names."""
+    return UNetConfig(
+        size=settings["image_size"],
+        model_channels=settings["model_channels"],
+        channel_multipliers=tuple(settings["channel_mult"]),
+        residual_blocks=settings["num_res_blocks"],
+        residual_blocks_down=settings.get("num_input_res_blocks"),
+        attention_resolutions=tuple(settings["attention_resolutions"]),
+        heads=settings["num_heads"],
+        embed_channels=settings["embed_channels"],
+        condition_channels=settings.get("resnet_cond_channels") or settings["embed_channels"],
+        dropout=settings["dropout"],
+    )
+
+
+def ruled_unet(name: str) -> tuple[UNet, dict[str, Tensor]]:
+    """A fixture's network, in evaluation mode, and its tensors."""
+    tensors, metadata = golden(name)
+    unet = UNet(published(metadata["config"])).eval()
+    fill(unet, metadata["weight_seed"], tensors)
+    return unet, tensors
 
 
 def _ruled(name: str, like: Tensor, seed: int, names: set[str]) -> Tensor:

@@ -1,40 +1,10 @@
-import sys
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from goldens_rule import fill, gauss, golden, uni
 
 from countervid.autoencoder.config import AutoencoderConfig, UNetConfig
 from countervid.autoencoder.unet import UNet, timestep_embedding
 from countervid.errors import ConfigError
-
-
-def published(settings: dict[str, Any]) -> UNetConfig:
-    """A fixture's settings under this package's names."""
-    return UNetConfig(
-        size=settings["image_size"],
-        model_channels=settings["model_channels"],
-        channel_multipliers=tuple(settings["channel_mult"]),
-        residual_blocks=settings["num_res_blocks"],
-        residual_blocks_down=settings.get("num_input_res_blocks"),
-        attention_resolutions=tuple(settings["attention_resolutions"]),
-        heads=settings["num_heads"],
-        embed_channels=settings["embed_channels"],
-        condition_channels=settings.get("resnet_cond_channels") or settings["embed_channels"],
-        dropout=settings["dropout"],
-    )
-
-
-def ruled_unet(name: str) -> tuple[UNet, dict[str, torch.Tensor]]:
-    tensors, metadata = golden(name)
-    unet = UNet(published(metadata["config"])).eval()
-    fill(unet, metadata["weight_seed"], tensors)
-    return unet, tensors
+from goldens_rule import fill, gauss, golden, ruled_unet, uni
 
 
 def test_the_rule_of_the_fixtures() -> None:
@@ -97,8 +67,17 @@ def test_the_default_is_the_published_size() -> None:
 
 @torch.no_grad()
 def test_a_new_network_predicts_no_noise_and_a_frame_does_not_see_its_batch() -> None:
-    config = UNetConfig(size=8, in_channels=4, model_channels=8, channel_multipliers=(1, 2), norm_groups=4,
-                        attention_resolutions=(4,), embed_channels=16, condition_channels=5, heads=2)
+    config = UNetConfig(
+        size=8,
+        in_channels=4,
+        model_channels=8,
+        channel_multipliers=(1, 2),
+        norm_groups=4,
+        attention_resolutions=(4,),
+        embed_channels=16,
+        condition_channels=5,
+        heads=2,
+    )
     unet = UNet(config).eval()
     x, faces = torch.randn(6, 4, 8, 8), torch.randn(6, 5)
     assert not unet(x, torch.tensor(10), faces).any()

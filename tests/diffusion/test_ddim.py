@@ -1,27 +1,17 @@
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parents[1] / "autoencoder"))
-
-from goldens_rule import fill, golden
-from test_unet import published
-
-from countervid.autoencoder.unet import UNet
 from countervid.diffusion.ddim import ddim_step, decode, decoding_steps, encode, encoding_steps
 from countervid.diffusion.schedule import Schedule
+from goldens_rule import golden, ruled_unet
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["ddim_T10", pytest.param("ddim_T20", marks=pytest.mark.slow), "ddim_T10_noclip"])
 def test_chains_are_the_published_ones(name: str) -> None:
-    tensors, metadata = golden(name)
+    unet, tensors = ruled_unet(name)
+    metadata = golden(name)[1]
     clip = metadata["clip_denoised"]
-    unet = UNet(published(metadata["config"])).eval()
-    fill(unet, metadata["weight_seed"], tensors)
     condition = unet.condition(tensors["cond"])
     schedule = Schedule.linear().respaced(metadata["T"])
     whole = 1e-3 if clip else 5e-3  # float32 networks differ by 1e-6 a step; chains amplify it
@@ -41,9 +31,8 @@ def test_chains_are_the_published_ones(name: str) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["ddim_T10", "ddim_T10_noclip"])
 def test_single_steps_are_the_published_ones(name: str) -> None:
-    tensors, metadata = golden(name)
-    unet = UNet(published(metadata["config"])).eval()
-    fill(unet, metadata["weight_seed"], tensors)
+    unet, tensors = ruled_unet(name)
+    metadata = golden(name)[1]
     schedule = Schedule.linear().respaced(metadata["T"])
     abar = schedule.alphas_cumprod
     x = tensors["x0"]

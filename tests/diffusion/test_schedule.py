@@ -1,16 +1,10 @@
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from goldens_rule import golden
-
 from countervid.diffusion.schedule import Schedule, valid_steps
 from countervid.errors import ConfigError
+from goldens_rule import golden
 
 
 @pytest.mark.parametrize("steps", [5, 10, 20, 50, 100, 500, 1000])

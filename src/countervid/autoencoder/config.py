@@ -15,7 +15,7 @@ class UNetConfig:
     size: int = 256  # side of the square input, pixels of a picture or cells of a latent
     in_channels: int = 3  # also the channels of the predicted noise
     model_channels: int = 128  # width of the first level, and of the sinusoid that codes the time
-    channel_multipliers: tuple[int, ...] = (1, 1, 2, 2, 4, 4)  # width of each level over `model_channels`; each halves the side
+    channel_multipliers: tuple[int, ...] = (1, 1, 2, 2, 4, 4)  # a level's width over `model_channels`; sides halve
     residual_blocks: int = 2  # a level on the way down; one more on the way up
     residual_blocks_down: int | None = None  # another count on the way down; None: the same
     attention_resolutions: tuple[int, ...] = (16,)  # sides at which the levels attend; the middle always does
@@ -70,11 +70,38 @@ class AutoencoderConfig:
             ConfigError: A name is unknown; the message lists those that are known.
         """
         known = _checked(cls, values)
-        unet = {
+        unet: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in _checked(UNetConfig, known.pop("unet", {})).items()
         }
         return cls(unet=UNetConfig(**unet), **known)
+
+
+def published() -> AutoencoderConfig:
+    """The released network: pictures of 256 px, 190.9 M trained parameters, 771 GFLOP an evaluation."""
+    return AutoencoderConfig()
+
+
+def miniature(channels: int = 8, identity_channels: int = 128, landmark_channels: int = 102) -> AutoencoderConfig:
+    """The same network for latents of 16 x 16 cells: 5.4 M parameters, 10.7 MB in half precision.
+
+    Seven tenths of its time is convolution; a training step of 32 latents with one noise term takes 0.9 s on one core
+    of an AMD EPYC with AVX2 and about 0.5 s on two.
+    """
+    unet = UNetConfig(
+        size=16,
+        in_channels=channels,
+        model_channels=64,
+        channel_multipliers=(1, 1, 2),
+        residual_blocks=1,
+        attention_resolutions=(8,),
+        embed_channels=128,
+        condition_channels=256,
+        dropout=0.0,  # the phantom world never runs out of people, so there is nothing to memorise
+    )
+    return AutoencoderConfig(
+        unet=unet, identity_channels=identity_channels, landmark_channels=landmark_channels, clip=False
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,9 @@
 """The noise estimator of the Diffusion Video Autoencoder: a U-Net that is told the time and the face.
 
 Architecture of arXiv:2212.02802 as its published code builds it, with that code's parameter names: the layout descends
-from ADM (arXiv:2105.05233), the two modulations from Diffusion Autoencoders (arXiv:2111.15640), with one more convolution
-between them. Maps are `(B, C, H, W)`; the module keeps them channels-last in memory, where CPU and GPU kernels are fastest.
+from ADM (arXiv:2105.05233), the two modulations from Diffusion Autoencoders (arXiv:2111.15640), with one more
+convolution between them. Maps are `(B, C, H, W)`; the module keeps them channels-last in memory, where CPU and GPU
+kernels are fastest.
 """
 
 from __future__ import annotations
@@ -133,8 +134,8 @@ class Attention(nn.Module):
 class UNet(nn.Module):
     """Predicts the noise in a noisy picture or latent, given the time and the face.
 
-    Encoder maps wait in one stack per level; each decoder block takes its own level's last one. Where the encoder has fewer
-    blocks the remaining decoder blocks do without, where it has more the surplus is unused.
+    Encoder maps wait in one stack per level; each decoder block takes its own level's last one. Where the encoder has
+    fewer blocks the remaining decoder blocks do without, where it has more the surplus is unused.
     """
 
     def __init__(self, config: UNetConfig) -> None:
@@ -186,7 +187,9 @@ class UNet(nn.Module):
         self.out = nn.Sequential(
             _norm(config, channels), nn.SiLU(), _zero(nn.Conv2d(channels, config.in_channels, 3, padding=1))
         )
-        self.to(memory_format=torch.channels_last)
+        for parameter in self.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     def _entry(self, in_channels: int, out_channels: int, attend: bool) -> nn.ModuleList:
         blocks: list[nn.Module] = [ResidualBlock(self.config, in_channels, out_channels)]
@@ -201,7 +204,7 @@ class UNet(nn.Module):
             yield from (module for module in entry if isinstance(module, ResidualBlock))
 
     def condition(self, vector: Tensor) -> Condition:
-        """Project face vectors `(B, condition_channels)`, or `(1, ...)` for all items, for every block: once a chain."""
+        """Project face vectors `(B, condition_channels)`, or one for all items, for every block: once a chain."""
         activated = F.silu(vector)
         return Condition(tuple(_modulation(block.cond_emb_layers[1](activated)) for block in self._residual_blocks()))
 

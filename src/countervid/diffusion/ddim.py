@@ -1,8 +1,8 @@
 """Deterministic diffusion both ways: a picture into its noise (inversion) and the noise back into a picture.
 
-DDIM with eta = 0 (arXiv:2010.02502, eq. 12) as the Diffusion Video Autoencoder walks it (arXiv:2212.02802, section 3.2).
-All functions are flat: a `model(x, t) -> eps` and a schedule go in, tensors come out. `x` is `(B, ...)`, the batch being
-frames, and `t` the training step as an int64 tensor: a scalar when all frames stand at the same step.
+DDIM with eta = 0 (arXiv:2010.02502, eq. 12) as the Diffusion Video Autoencoder walks it (arXiv:2212.02802, section
+3.2). All functions are flat: a `model(x, t) -> eps` and a schedule go in, tensors come out. `x` is `(B, ...)`, the
+batch being frames, and `t` the training step as an int64 scalar tensor, for all frames stand at the same step.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def ddim_step(
 ) -> tuple[Tensor, Tensor]:
     """Move `x` from one noise level to another along the predicted noise.
 
-    With `abar_to < abar_from` it adds noise (inversion). With `clip` the predicted clean picture is held in [-1, 1] and the
-    noise computed anew from it, so that both stay consistent with `x`.
+    With `abar_to < abar_from` it adds noise (inversion). With `clip` the predicted clean picture is held in [-1, 1] and
+    the noise computed anew from it, so that both stay consistent with `x`.
 
     Args:
         x: Picture or latent at the level `abar_from`, `(B, ...)`.
@@ -63,8 +63,8 @@ def ddim_step(
 def encoding_steps(model: NoiseModel, x: Tensor, schedule: Schedule, *, clip: bool = True) -> Iterator[Step]:
     """The inversion of clean pictures `x`, step by step: `T - 1` evaluations at the indices 0 to `T - 2`.
 
-    The clean picture is taken to stand at `abar_0` already. The last index is not evaluated: the chain ends at the level
-    `abar_{T-1}`, where decoding begins.
+    The clean picture is taken to stand at `abar_0` already. The last index is not evaluated: the chain ends at the
+    level `abar_{T-1}`, where decoding begins.
     """
     timesteps = schedule.tables(x.device).timesteps
     abar = schedule.alphas_cumprod

@@ -59,7 +59,8 @@ class Schedule:
             raise ConfigError(
                 f"The betas must rise within (0, 1), got {betas[0]:g} to {betas[-1]:g}. Use more training steps."
             )
-        return cls(np.arange(train_steps, dtype=np.int64), betas, np.cumprod(1.0 - betas))
+        alphas_cumprod = np.asarray(np.cumprod(1.0 - betas), dtype=np.float64)
+        return cls(np.arange(train_steps, dtype=np.int64), betas, alphas_cumprod)
 
     def respaced(self, steps: int) -> Schedule:
         """The same process visited at `steps` of its indices `0, s, 2s, ...` with the smallest stride that fits.
