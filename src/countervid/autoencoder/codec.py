@@ -46,7 +46,7 @@ class VAEConfig:
     widths: tuple[int, ...] = (24, 64, 128)  # at 1/2, 1/4 and 1/8 of the picture
     encoder_blocks: tuple[int, ...] = (1, 1, 1)  # residual blocks a level; looking is easier than drawing
     decoder_blocks: tuple[int, ...] = (1, 2, 2)
-    noise: float = 0.05  # standard deviation added to unit-variance latents in training: smooths the latent space
+    noise: float = 0.05  # of the latents' standard deviation, added in training: smooths the latent space
     scale: float = 1.0  # divides raw latents so that their standard deviation is 1; measured after training
 
 
@@ -106,7 +106,8 @@ class VAE(nn.Module):
         """Reconstruction through noisy latents, and the clean latents: what training needs."""
         latents = self.encode(images)
         noise = torch.randn(latents.shape, generator=generator, device="cpu").to(latents)
-        return self.decode(latents + self.config.noise * noise), latents
+        spread = latents.detach().std() * self.config.noise
+        return self.decode(latents + spread * noise), latents
 
     @classmethod
     def from_folder(cls, folder: Path) -> VAE:

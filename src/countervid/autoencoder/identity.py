@@ -22,7 +22,7 @@ from countervid.models.folder import load_config, load_weights
 class IdentityConfig:
     dimensions: int = 128
     widths: tuple[int, ...] = (48, 96, 160, 192)  # at 1/4, 1/8, 1/16 and 1/32 of the crop
-    blocks: tuple[int, ...] = (1, 2, 2, 1)
+    blocks: tuple[int, ...] = (0, 1, 2, 1)
 
 
 class IdentityBlock(nn.Module):

@@ -27,6 +27,8 @@ from torch import Tensor
 
 from countervid.errors import ConfigError, OutputError
 from countervid.face.align import quads
+from countervid.phantom.anatomy import body_of, poses_of
+from countervid.phantom.landmarks import locate
 from countervid.phantom.parameters import Look, Motion, Scene
 from countervid.phantom.render import render
 from countervid.phantom.scm import DOMAINS, stream
@@ -128,7 +130,7 @@ def render_person(seed: int, config: DatasetConfig) -> dict[str, NDArray[np.gene
             for column, values in {
                 "crops": made.frames,
                 "masks": made.masks,
-                "landmarks": made.landmarks.astype(np.float32),
+                "landmarks": made.landmarks - np.float32(0.5),  # the face pipeline counts from pixel centres
                 "squares": squares[take].astype(np.float32),
                 "attributes": np.tile(encode(attributes), (n, 1)),
                 "person": np.full(n, seed, np.int64),
@@ -148,10 +150,8 @@ def render_person(seed: int, config: DatasetConfig) -> dict[str, NDArray[np.gene
 
 def true_squares(look: Look, scene: Scene, motion: Motion) -> NDArray[np.float64]:
     """Squares of the true landmarks `(F, 4, 2)` in a frame of `FRAME` pixels, each frame by itself."""
-    tiny = 16  # landmarks do not depend on the size of the picture, and a tiny picture costs little
-    landmarks = render(look, scene, motion, tiny).landmarks.astype(np.float64)
-    # Whole numbers are pixel centres, so the frame begins at -0.5.
-    return quads((landmarks + 0.5) * (FRAME / tiny) - 0.5, smooth=False)
+    body = body_of(look)
+    return quads(locate(body, poses_of(body, scene, motion), FRAME), smooth=False)
 
 
 def _shaken(square: NDArray[np.float64], config: DatasetConfig, seed: int, take: int) -> NDArray[np.float64]:
@@ -190,7 +190,9 @@ def render_dataset(
     about = {"config": asdict(config), "first": people.start, "shard_people": shard_people, "attributes": DOMAINS}
     _agree(out, about)
     shards = [range(a, min(a + shard_people, people.stop)) for a in range(people.start, people.stop, shard_people)]
-    waiting = [shard for shard in shards if not any(path for path, held in _held(out, shard) if held.stop >= shard.stop)]
+    waiting = [
+        shard for shard in shards if not any(path for path, held in _held(out, shard) if held.stop >= shard.stop)
+    ]
     done = len(people) - sum(map(len, waiting))
     report = progress or (lambda done, total: None)
     report(done, len(people))
@@ -250,7 +252,9 @@ def _agree(out: Path, about: dict[str, object]) -> None:
     text = json.dumps(about, indent=1)
     if path.exists():
         if json.loads(path.read_text()) != json.loads(text):
-            raise ConfigError(f"`{out}` holds a data set with other settings ({path.name} differs). Choose another folder.")
+            raise ConfigError(
+                f"`{out}` holds a data set with other settings ({path.name} differs). Choose another folder."
+            )
         return
     if any(out.glob("*.safetensors")):
         raise OutputError(f"`{out}` has shards but no dataset.json. Choose an empty folder.")
@@ -263,7 +267,7 @@ class PhantomFrames:
     """A rendered data set, by row. Pictures stay on disk, mapped; all else is in memory.
 
     Columns, `N` rows: `crops` uint8 `(N, S, S, 3)`, `masks` uint8 `(N, S, S)` (classes of
-    `phantom.render`), `landmarks` float32 `(N, 68, 2)` in pixels of the crop, `squares` float32
+    `phantom.render`), `landmarks` float32 `(N, 68, 2)` in pixels of the crop (whole numbers at pixel centres), `squares` float32
     `(N, 4, 2)`, `attributes` uint8 `(N, 10)` (`decode` names them), `person` int64, `take` int16,
     `seconds`, `years` float32, `bones` float32 `(N, 23)`, `occluded` uint8, `intervention` int8
     (index into `ATTRIBUTES`; -1: a factual row), `source` int64 (row of the factual; itself if factual).
@@ -278,7 +282,9 @@ class PhantomFrames:
         if people is not None:
             shards = [s for s in shards if _people_in(s).start >= people.start and _people_in(s).stop <= people.stop]
         if not shards:
-            raise ConfigError(f"`{self.folder}` has no shards of a phantom data set. Render one: countervid phantom dataset.")
+            raise ConfigError(
+                f"`{self.folder}` has no shards of a phantom data set. Render one: countervid phantom dataset."
+            )
         tables = [_map_safetensors(shard) for shard in shards]
         self._mapped = {name: [table[name] for table in tables] for name in self.MAPPED}
         self._starts = np.cumsum([0] + [len(table["person"]) for table in tables])

@@ -1,0 +1,89 @@
+"""`countervid train`: the bundled models from nothing, on rendered people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from countervid.cli.common import console, progress
+from countervid.errors import ConfigError
+
+if TYPE_CHECKING:
+    from countervid.phantom.dataset import PhantomFrames
+
+app = typer.Typer(no_args_is_help=True)
+
+PEOPLE = {"train": 5000, "validation": 300, "examiner": 4000}  # rendered when a data folder is empty
+
+
+@app.callback()
+def group() -> None:
+    """Train and evaluate the bundled models."""
+
+
+@app.command()
+def miniature(
+    stage: Annotated[Optional[str], typer.Option(help="vae, identity, landmarks, parser, examiner, dva, or `all`.")] = None,
+    evaluate: Annotated[bool, typer.Option("--evaluate", help="Measure the finished miniature, end to end.")] = False,
+    data: Annotated[Path, typer.Option(help="Rendered people; rendered here if absent.")] = Path("checkpoints/data"),
+    runs: Annotated[Path, typer.Option(help="States, logs and sample sheets of the training runs.")] = Path(
+        "checkpoints/miniature"
+    ),
+    models: Annotated[
+        Optional[Path], typer.Option(help="Where finished models are written; the bundled ones by default.")
+    ] = None,
+    steps: Annotated[Optional[int], typer.Option(help="Instead of the stage's own number.")] = None,
+    batch: Annotated[Optional[int], typer.Option(help="Instead of the stage's own size.")] = None,
+    seed: Annotated[Optional[int], typer.Option(help="Instead of the stage's own.")] = None,
+    people: Annotated[Optional[int], typer.Option(help="How many people to render for training.")] = None,
+    clips: Annotated[int, typer.Option(help="Unseen people that --evaluate edits.")] = 24,
+    workers: Annotated[int, typer.Option(help="Processes that render.")] = 2,
+) -> None:
+    """Train a stage of the miniature; the same command resumes. Then, or only, measure it."""
+    from countervid.models import bundled_folder
+    from countervid.training.miniature import STAGES
+    from countervid.training.run import train_stage
+
+    target = bundled_folder() if models is None else models
+    if stage is None and not evaluate:
+        raise ConfigError(f"Nothing to do. Give --stage (one of {', '.join(STAGES)}, all) or --evaluate.")
+    if stage not in (None, "all", *STAGES):
+        raise ConfigError(f"`{stage}` is not a stage. Use one of: {', '.join(STAGES)}, all.")
+    for name in STAGES if stage == "all" else [stage] if stage else []:
+        plan = STAGES[name]
+        train = _people("examiner" if name == "examiner" else "train", data, people, workers)
+        validation = _people("validation", data, None, workers)
+        total = steps or plan.loop.steps
+        with progress(f"{name}: training") as advance:
+            figures = train_stage(
+                plan,
+                train,
+                validation,
+                runs / name,
+                target,
+                steps=steps,
+                batch=batch,
+                seed=seed,
+                report=lambda step, means: advance(step, total),
+                note=console().log,
+            )
+        for what, value in figures.items():
+            console().print(f"{name}: {what} {value:.2f}")
+    if evaluate:
+        from countervid.training.evaluate import evaluate_miniature
+
+        with progress("measuring") as advance:
+            table = evaluate_miniature(clips, out=runs / "evaluation", models=target, progress=advance)
+        console().print(table)
+
+
+def _people(split: str, data: Path, count: int | None, workers: int) -> PhantomFrames:
+    from countervid.phantom.dataset import DatasetConfig, PhantomFrames, people_of, render_dataset
+
+    people = people_of(split, count or PEOPLE[split])
+    config = DatasetConfig(takes=2, frames=2, pairs=split != "examiner")
+    with progress(f"rendering {split} people") as advance:
+        folder = render_dataset(data / split, people, config, workers=workers, progress=advance)
+    return PhantomFrames(folder, people)

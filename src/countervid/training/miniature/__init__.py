@@ -1,0 +1,11 @@
+"""The bundled models, stage by stage: `STAGES[name]` says how each is built, trained and measured."""
+
+from __future__ import annotations
+
+from countervid.training.miniature import dva, examiner, identity, landmarks, parser, vae
+from countervid.training.miniature.base import Stage
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (vae.STAGE, identity.STAGE, landmarks.STAGE, parser.STAGE, examiner.STAGE, dva.STAGE)
+}

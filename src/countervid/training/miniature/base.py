@@ -1,0 +1,37 @@
+"""What a stage of the miniature's training is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from countervid.phantom.dataset import PhantomFrames
+from countervid.training.loop import LoopConfig
+
+Figures = dict[str, float]
+"""Measured quality: name -> value."""
+
+Built = tuple[nn.Module, Callable[[torch.Generator], Mapping[str, Tensor]]]
+"""A model and its loss (see `training.loop.Loss`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One bundled model: how it is built, trained, measured and saved.
+
+    `build` may compute from the data what stays fixed in training (cached latents, class weights).
+    """
+
+    name: str
+    summary: str
+    loop: LoopConfig
+    batch: int
+    build: Callable[[PhantomFrames, int, Path], Built]  # data, batch size, folder of the models trained so far
+    evaluate: Callable[[nn.Module, PhantomFrames, Path], Figures]  # model, unseen data, folder of the models
+    save: Callable[[nn.Module, Path, PhantomFrames], None]
+    sheet: Callable[[nn.Module, PhantomFrames, Path, Path], None] | None = None  # also: where the PNG goes
+    needs: tuple[str, ...] = ()  # bundled models that must be trained before

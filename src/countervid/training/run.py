@@ -1,0 +1,75 @@
+"""One stage of the miniature: train, measure on unseen people, write weights and card."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from countervid.errors import ModelError
+from countervid.models.folder import WEIGHTS, write_whole
+from countervid.phantom.dataset import PhantomFrames
+from countervid.training.cards import write_card
+from countervid.training.loop import LoopConfig, Report, fit
+from countervid.training.miniature.base import Stage
+
+
+def train_stage(
+    stage: Stage,
+    train: PhantomFrames,
+    validation: PhantomFrames,
+    folder: Path,
+    models: Path,
+    *,
+    steps: int | None = None,
+    batch: int | None = None,
+    seed: int | None = None,
+    report: Report | None = None,
+    note: Callable[[str], None] = lambda line: None,
+) -> dict[str, float]:
+    """Train `stage` into `models/<stage.name>`; the same call resumes from `folder`.
+
+    Args:
+        train, validation: Rendered people; no person in both.
+        folder: The run: state, log, sample sheet, figures.
+        models: Where finished models lie; later stages read the earlier ones there.
+
+    Returns:
+        The measured figures, which also stand in `folder/figures.json` and in the model's card.
+    """
+    loop: LoopConfig = stage.loop
+    loop = replace(loop, steps=steps or loop.steps, seed=loop.seed if seed is None else seed)
+    size = batch or stage.batch
+    for name in stage.needs:
+        if not (models / name / WEIGHTS).exists():
+            raise ModelError(f"The stage `{stage.name}` needs `{name}`, which is not in {models}. Train it first: --stage {name}.")
+    torch.manual_seed(loop.seed)  # initial weights; everything later draws from generators of its own
+    model, loss = stage.build(train, size, models)
+    began = time.monotonic()
+    average = fit(model, loss, loop, folder, report)
+    note(f"{stage.name}: measuring on {len(validation)} unseen crops")
+    figures = stage.evaluate(average, validation, models)
+    if stage.sheet is not None:
+        stage.sheet(average, validation, folder / "sheet.png", models)
+    target = models / stage.name
+    stage.save(average, target, train)
+    facts = {
+        "stage": stage.name,
+        "summary": stage.summary,
+        "parameters": sum(p.numel() for p in average.parameters()),
+        "bytes": (target / WEIGHTS).stat().st_size,
+        "loop": asdict(loop),
+        "batch": size,
+        "people": int(train.column("person").unique().numel()),
+        "crops": len(train),
+        "validation_people": int(validation.column("person").unique().numel()),
+        "seconds_this_run": round(time.monotonic() - began, 1),
+        "figures": {name: round(value, 4) for name, value in figures.items()},
+    }
+    write_whole(folder / "figures.json", json.dumps(facts, indent=2) + "\n")
+    write_card(target, facts)
+    return figures
