@@ -130,10 +130,18 @@ def test_crop_is_antialiased():
     assert (got - 127.5).abs().max() < 3  # a fine chequerboard becomes grey, not a pattern
 
 
+def test_crop_of_a_large_square_is_its_mean():
+    frames = torch.rand((1, 200, 200, 1), generator=torch.Generator().manual_seed(3))
+    whole = np.array([[[-0.5, -0.5], [-0.5, 199.5], [199.5, 199.5], [199.5, -0.5]]])
+    want = torch.nn.functional.avg_pool2d(frames.permute(0, 3, 1, 2), 20)[0, 0]
+    got = align.crop(frames, whole, 10)[0, ..., 0]
+    assert (got - want).abs().max() < 0.03  # of a spread of 0.29 a pixel: the filter's footprint is the cell
+
+
 def test_a_frames_crop_does_not_depend_on_the_batch():
     frames = torch.randint(0, 256, (5, 60, 70, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     centre, x = np.array([[30.0, 30], [10, 12], [60, 50], [35, 30], [20, 40]]), np.zeros((5, 2))
-    x[:, 0], x[:, 1] = [8, 40, 11, 25, 60], [3, -4, 0, 2, 20]
+    x[:, 0], x[:, 1] = [8, 40, 11, 25, 90], [3, -4, 0, 2, 20]
     squares = align.corners(centre, x)
     whole = align.crop(frames, squares, 16)
     for i in range(5):

@@ -23,13 +23,12 @@ Points = npt.NDArray[np.float64]
 
 SIGMA_CENTRE = 1.0  # frames: the square follows the head's place closely,
 SIGMA_AXES = 3.0  # frames: and its size and angle slowly, for they shake most
-MOST_SAMPLES = 16  # per output pixel and axis; a square of 2048 px on a crop of 128 px is still sampled fully
 
 Squares = tuple[Points, Points]  # centres (F, 2) and half x axes (F, 2)
 
 
 def five_points(landmarks: npt.ArrayLike) -> Points:
-    """Eye centres, nose tip and mouth corners `(..., 5, 2)` of 68 landmarks `(..., 68, 2)`, left in the picture first."""
+    """Eye centres, nose tip, mouth corners `(..., 5, 2)` of 68 landmarks `(..., 68, 2)`; left in the picture first."""
     points = np.asarray(landmarks, dtype=np.float64)
     parts = [points[..., 36:42, :].mean(-2), points[..., 42:48, :].mean(-2)]
     parts += [points[..., 30, :], points[..., 48, :], points[..., 54, :]]
@@ -134,9 +133,9 @@ def _inverse_axes(quads: Points) -> Points:
 def crop(frames: Tensor, quads: npt.ArrayLike, size: int) -> Tensor:
     """The squares cut out of their frames, all frames at once.
 
-    Antialiased: where the square is larger than the crop, each output pixel is the mean of a grid of bilinear samples at
-    most 1.25 source pixels apart (a box filter over its footprint). Outside the frame the picture is mirrored. A frame's
-    crop does not depend on the other frames.
+    Antialiased: where the square is larger than the crop, each output pixel is the mean of a grid of bilinear samples
+    at most 1.25 pixels apart over its footprint, from a frame first reduced by whole blocks if the square is at least
+    four times the crop. Outside the frame the picture is mirrored. A frame's crop does not depend on other frames.
 
     Args:
         frames: `(F, H, W, C)`, uint8 0..255 or floating point.
@@ -148,30 +147,49 @@ def crop(frames: Tensor, quads: npt.ArrayLike, size: int) -> Tensor:
     """
     corner = np.asarray(quads, dtype=np.float64)
     if frames.ndim != 4 or corner.shape != (len(frames), 4, 2):
-        raise ValueError(
-            f"`frames` must be (F, H, W, C) and `quads` (F, 4, 2), got {tuple(frames.shape)}, {corner.shape}."
-        )
+        got = f"{tuple(frames.shape)} and {corner.shape}"
+        raise ValueError(f"`frames` must be (F, H, W, C) and `quads` (F, 4, 2), got {got}.")
     edges = [np.hypot(*(corner[:, a] - corner[:, b]).T) for a, b in ((3, 0), (2, 1), (1, 0), (2, 3))]
-    ratio = np.max(edges, axis=0) / size
+    ratio = np.maximum(np.max(edges, axis=0) / size, 1e-9)
     # One group for each density of sampling: a frame is then sampled the same in whatever batch it comes.
-    samples = np.clip(np.ceil(ratio / 1.25), 1, MOST_SAMPLES).astype(int)
+    block = 2 ** np.maximum(np.floor(np.log2(ratio)) - 1, 0).astype(int)
+    samples = np.ceil(ratio / block / 1.25).astype(int)
     result = torch.empty((len(frames), size, size, frames.shape[-1]), dtype=frames.dtype, device=frames.device)
-    for count in np.unique(samples):
-        chosen = torch.from_numpy(np.flatnonzero(samples == count)).to(frames.device)
-        group = frames if len(chosen) == len(frames) else frames[chosen]
-        value = _crop_group(group, torch.from_numpy(corner).to(frames.device)[chosen], size, int(count))
-        result[chosen] = value.round_().clamp_(0, 255).to(torch.uint8) if frames.dtype == torch.uint8 else value
+    for pair in sorted(set(zip(block.tolist(), samples.tolist(), strict=True))):
+        chosen = np.flatnonzero((block == pair[0]) & (samples == pair[1]))
+        # Large squares one at a time: their blocks are read from the square's surroundings, not from whole frames.
+        for part in [chosen] if pair[0] == 1 else chosen[:, None]:
+            start, stop = int(part[0]), int(part[-1]) + 1
+            group = frames[start:stop] if stop - start == len(part) else frames[torch.from_numpy(part)]
+            place = corner[part]
+            if pair[0] > 1:
+                group, place = _reduce(group, place, pair[0])
+            value = _sample_grid(group, torch.from_numpy(place).to(frames.device), size, pair[1])
+            value = value.round_().clamp_(0, 255) if frames.dtype == torch.uint8 else value
+            result[torch.from_numpy(part)] = value.to(frames.dtype)
     return result
 
 
-def _crop_group(frames: Tensor, corner: Tensor, size: int, count: int) -> Tensor:
+def _reduce(frame: Tensor, corner: Points, block: int) -> tuple[Tensor, Points]:
+    """The surroundings of one square in blocks averaged, counted from the frame's corner, and the square in them."""
+    low = np.floor((corner[0].min(0) + 0.5) / block).astype(int) - 1
+    high = np.ceil((corner[0].max(0) + 0.5) / block).astype(int) + 1
+    columns, rows = (torch.arange(int(low[i]) * block, int(high[i]) * block, device=frame.device) for i in (0, 1))
+    region = frame[0].index_select(0, _mirror(rows, frame.shape[1])).index_select(1, _mirror(columns, frame.shape[2]))
+    reduced = region[::block].to(_working(frame))
+    for row in range(1, block):
+        reduced += region[row::block]
+    reduced = torch.stack([reduced[:, column::block] for column in range(block)]).sum(0) / block**2
+    return reduced[None], (corner + 0.5) / block - 0.5 - low
+
+
+def _sample_grid(frames: Tensor, corner: Tensor, size: int, count: int) -> Tensor:
     total = torch.zeros((len(frames), size, size, frames.shape[-1]), dtype=_working(frames), device=frames.device)
     cell = torch.arange(size, dtype=torch.float64, device=frames.device)
     for row in range(count):
         for column in range(count):
             u, v = (cell + (column + 0.5) / count) / size, (cell + (row + 0.5) / count) / size
-            place = patch(corner, u[None, :, None], v[:, None, None])
-            total += bilinear(frames, place)
+            total += bilinear(frames, patch(corner, u[None, :, None], v[:, None, None]))
     return total / count**2
 
 

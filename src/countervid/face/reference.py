@@ -1,8 +1,8 @@
 """Crop and paste exactly as the published Diffusion Video Autoencoders did them, for its checkpoints and comparisons.
 
-The rules: bilinear without antialiasing, truncated to 8 bits, black outside the frame, a Lanczos reduction only of squares
-several times the crop, and a paste that replaces the whole square with a hard edge. `align.crop` and `paste.paste` are what
-everything else uses. Frames here are numpy `(H, W, 3)` uint8, one at a time.
+The rules: bilinear without antialiasing, truncated to 8 bits, black outside the frame, a Lanczos reduction only of
+squares several times the crop, and a paste that replaces the whole square with a hard edge. `align.crop` and
+`paste.paste` are what everything else uses. Frames here are numpy `(H, W, 3)` uint8, one at a time.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def crop(frame: Picture, quad: Points, size: int = 1024) -> Picture:
 
 
 def inverse_coefficients(quad: Points, size: int = 256) -> Points:
-    """The eight numbers a..h of `u = (a x + b y + c) / (g x + h y + 1)`, `v = (d x + e y + f) / (...)`, frame -> crop."""
+    """Frame to crop: a..h of `u = (a x + b y + c) / (g x + h y + 1)`, `v = (d x + e y + f) / (g x + h y + 1)`."""
     rows, right = [], []
     targets = ((0, 0), (0, size), (size, size), (size, 0))
     for (x, y), (u, v) in zip(np.asarray(quad, dtype=np.float64) + 0.5, targets, strict=True):

@@ -31,7 +31,7 @@ def kernel(sigma: float) -> npt.NDArray[np.float64]:
 def reflect(index: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
     """Indices folded back into `0..length-1`, the edge value repeated: -1 -> 0, -2 -> 1, length -> length - 1."""
     folded = np.mod(index, 2 * length)
-    return np.minimum(folded, 2 * length - 1 - folded)
+    return np.asarray(np.minimum(folded, 2 * length - 1 - folded), dtype=np.int64)
 
 
 def smooth(values: npt.NDArray[Real], sigma: float) -> npt.NDArray[Real]:

@@ -1,0 +1,331 @@
+"""From a clip to aligned crops of one face, and back: detect, track, landmarks, square, crop; paste.
+
+What was found is kept as a `FaceTrack`, a small file beside the run: the same track gives the same crops anywhere.
+Everything streams; a track itself takes about 1 KB a frame.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+from torch import Tensor
+
+from countervid import models
+from countervid.clip import Clip
+from countervid.errors import FaceError
+from countervid.face import align, detect
+from countervid.face.detect import Detector
+from countervid.face.landmarks import FittedLandmarks, LandmarkModel, LandmarkNet, NetLandmarks, interocular
+from countervid.face.parse import EllipseParser, FaceParser, MaskConfig, NetParser, ParserNet, edit_mask
+from countervid.face.paste import Mode, paste
+from countervid.face.smooth import reach
+from countervid.face.track import TrackConfig, Tracker, fill
+
+Points = npt.NDArray[np.float64]
+Index = npt.NDArray[np.int64]
+
+ABSENT, DETECTED, FILLED = range(3)
+FORMAT = 1  # of the stored track
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceConfig:
+    window: int = 32  # frames in memory at once
+    longest_gap: int = 12  # frames; a shorter pause in the detections is bridged, a longer one is a face that left
+    trust: float = 0.25  # of the eyes' distance; landmarks further from the detector's points are not believed
+    smooth: bool = True  # steady the square over time
+    track: TrackConfig = field(default_factory=TrackConfig)
+    mask: MaskConfig = field(default_factory=MaskConfig)
+
+
+@dataclass(frozen=True)
+class FaceTrack:
+    """One face through a clip of F frames; rows of frames without it are NaN."""
+
+    source: npt.NDArray[np.uint8]  # (F,) 0 absent, 1 detected, 2 filled in between detections
+    boxes: npt.NDArray[np.float32]  # (F, 4) left, top, right, bottom; pixels
+    landmarks: npt.NDArray[np.float32]  # (F, 68, 2) pixels
+    quads: Points  # (F, 4, 2) the crop's square: upper left, lower left, lower right, upper right; pixels
+    height: int  # of the frames, pixels
+    width: int
+    face: int  # its number, from the largest
+    faces: int  # faces seen in the clip
+    distrusted: int  # frames whose landmarks were replaced by a plain face through the detector's five points
+    settings: dict[str, Any]  # detector, landmark model, configuration
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def present(self) -> npt.NDArray[np.bool_]:
+        """`(F,)`: frames that have the face, and so a crop."""
+        return np.asarray(self.source != ABSENT)
+
+    def frames(self, start: int = 0, stop: int | None = None) -> Index:
+        """Numbers of the frames in `start..stop` that have the face."""
+        stop = len(self) if stop is None else stop
+        return np.flatnonzero(self.present[start:stop]) + start
+
+    def runs(self) -> list[tuple[int, int]]:
+        """Unbroken runs of frames with the face, as (start, stop)."""
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], self.present.astype(np.int8), [0]])))
+        return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+
+    def counts(self) -> dict[str, int]:
+        """Frames by what was found in them, for the run's record."""
+        by = np.bincount(self.source, minlength=3)
+        return {
+            "frames": len(self),
+            "detected": int(by[DETECTED]),
+            "filled": int(by[FILLED]),
+            "absent": int(by[ABSENT]),
+            "distrusted": self.distrusted,
+            "runs": len(self.runs()),
+            "faces": self.faces,
+        }
+
+    def describe(self) -> str:
+        """What a reader of the run should know, in one or two sentences."""
+        count = self.counts()
+        text = f"Face {self.face} of {self.faces} found in {count['detected']} of {len(self)} frames"
+        if count["filled"]:
+            text += f", filled in between them in {count['filled']}"
+        if count["absent"]:
+            text += f"; {count['absent']} frames without it pass through unchanged"
+        return text + "."
+
+    def save(self, path: Path) -> None:
+        """Write the track as safetensors, whole or not at all; the same track gives the same bytes."""
+        # One metadata key: with several, their order in the file would be left to chance.
+        head = {
+            "format": FORMAT,
+            "counts": self.counts(),
+            **{name: getattr(self, name) for name in ("height", "width", "face", "faces", "distrusted", "settings")},
+        }
+        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in ("source", "boxes", "landmarks", "quads")}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            temporary.write_bytes(save(arrays, {"face_track": json.dumps(head, sort_keys=True)}))
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: Path) -> FaceTrack:
+        """The track saved at `path`."""
+        try:
+            with safe_open(str(path), "numpy") as file:
+                head = json.loads(file.metadata()["face_track"])
+                arrays = {name: file.get_tensor(name) for name in ("source", "boxes", "landmarks", "quads")}
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise FaceError(f"{path} is not a stored face track ({error}). Run the analysis again.") from None
+        if head.pop("format") != FORMAT:
+            raise FaceError(f"{path} was written by another version. Run the analysis again.")
+        head.pop("counts")
+        return cls(**arrays, **head)
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Aligned crops of the frames that have the face, of one window."""
+
+    index: Index  # (n,) frame numbers
+    frames: Tensor  # (n, S, S, 3) uint8
+    quads: Points  # (n, 4, 2) pixels of the frame
+    landmarks: npt.NDArray[np.float32]  # (n, 68, 2) pixels of the crop
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What goes back into the frames: rows as asked for."""
+
+    crops: Tensor  # (n, S, S, 3) edited, 0..255, uint8 or floating point
+    masks: Tensor  # (n, S, S) 0..1
+    before: Tensor | None = None  # (n, S, S, 3) the same crops unedited, as the model gives them back
+
+
+class FacePipeline:
+    """Detector, landmark model and parser with one configuration. Deterministic: the same clip gives the same track."""
+
+    def __init__(
+        self,
+        detector: Detector | None = None,
+        landmarker: LandmarkModel | None = None,
+        parser: FaceParser | None = None,
+        config: FaceConfig | None = None,
+    ) -> None:
+        """What is left out is the bundled one: YuNet, the landmark network, the parser.
+
+        Without bundled weights for the last two, a plain face through the detector's five points and a fixed ellipse
+        serve; `name` says so, and the track keeps it.
+        """
+        self.config = config or FaceConfig()
+        self.detector = detector or detect.load()
+        self.landmarker = landmarker or bundled_landmarks()
+        self.parser = parser or bundled_parser()
+
+    def analyze(self, clip: Clip, face: int = 0, progress: Callable[[int, int], None] | None = None) -> FaceTrack:
+        """Find the face and follow it.
+
+        Args:
+            clip: The clip; it is read twice, in windows.
+            face: Which one, counted from the largest (summed area), which is 0.
+            progress: Called with (done, total).
+
+        Raises:
+            FaceError: no face at all, or not so many.
+        """
+        tracker, total = Tracker(self.config.track), 2 * len(clip)
+        for start, frames in clip.windows(self.config.window):
+            tracker.update(frames, self.detector(frames))
+            if progress:
+                progress(start + len(frames), total)
+        length = tracker.length
+        chosen = tracker.choose(face)
+        boxes, points, source = fill(chosen, length, self.config.longest_gap)
+        landmarks = np.full((length, 68, 2), np.nan)
+        distrusted = 0
+        for start, frames in clip.windows(self.config.window):
+            rows = np.flatnonzero(source[start : start + len(frames)])
+            if len(rows):
+                at = rows + start
+                found, doubted = self._landmarks(frames[torch.from_numpy(rows)], boxes[at], points[at], source[at])
+                landmarks[at], distrusted = found, distrusted + doubted
+            if progress:
+                progress(length + start + len(frames), total)
+        track = FaceTrack(
+            source=source,
+            boxes=boxes.astype(np.float32),
+            landmarks=landmarks.astype(np.float32),
+            quads=np.full((length, 4, 2), np.nan),
+            height=clip.height,
+            width=clip.width,
+            face=face,
+            faces=len(tracker.faces()),
+            distrusted=distrusted,
+            settings={
+                "detector": self.detector.name,
+                "landmarks": self.landmarker.name,
+                "parser": self.parser.name,
+                "config": asdict(self.config),
+            },
+        )
+        for start, stop in track.runs():
+            track.quads[start:stop] = align.quads(track.landmarks[start:stop], self.config.smooth)
+        return track
+
+    def _landmarks(
+        self, frames: Tensor, boxes: Points, points: Points, source: npt.NDArray[np.uint8]
+    ) -> tuple[Points, int]:
+        """Landmarks `(n, 68, 2)`, and in how many rows the network was not believed.
+
+        Where detector and network disagree about eyes and mouth, the detector is right more often: it has seen more
+        kinds of face. Between detections its points are only interpolated, and less is asked.
+        """
+        found = self.landmarker(frames, boxes, points)
+        fitted = FittedLandmarks()(frames, boxes, points)
+        apart = np.linalg.norm(align.five_points(found) - align.five_points(fitted), axis=-1)[:, [0, 1, 3, 4]].mean(1)
+        bound = self.config.trust * np.where(source == DETECTED, 1.0, 2.0) * interocular_or_height(fitted)
+        doubted = ~(apart <= bound)
+        return np.where(doubted[:, None, None], fitted, found), int(doubted.sum())
+
+    def crops(self, clip: Clip, track: FaceTrack, size: int = 128) -> Iterator[Crops]:
+        """Aligned crops, window by window; frames without the face are left out."""
+        check(clip, track)
+        for start, frames in clip.windows(self.config.window):
+            index = track.frames(start, start + len(frames))
+            if len(index) == 0:
+                continue
+            quads = track.quads[index]
+            cut = align.crop(frames[torch.from_numpy(index - start)], quads, size)
+            landmarks = align.to_square(track.landmarks[index], quads) * size - 0.5
+            yield Crops(index, cut, quads, landmarks.astype(np.float32))
+
+    def masks(
+        self,
+        track: FaceTrack,
+        index: Index,
+        labels: Callable[[Index], Tensor],
+        edited: Callable[[Index], Tensor] | None = None,
+    ) -> Tensor:
+        """Edit masks `(n, S, S)` of the frames `index` (ascending), equal to those of the whole run bit for bit.
+
+        Args:
+            labels: Gives the crops' labels `(m, S, S)` for frame numbers; asked for a few neighbours too, because the
+                masks are smoothed over time.
+            edited: The same for the edited crops.
+        """
+        halo, parts = reach(self.config.mask.sigma), []
+        for start, stop in track.runs():
+            wanted = index[(index >= start) & (index < stop)]
+            if len(wanted) == 0:
+                continue
+            first, last = max(start, int(wanted[0]) - halo), min(stop, int(wanted[-1]) + 1 + halo)
+            rows = np.arange(first, last)
+            mask = edit_mask(labels(rows), edited(rows) if edited else None, self.config.mask)
+            parts.append(mask[torch.from_numpy(wanted - first)])
+        if not parts:
+            raise ValueError("`index` names no frame that has the face; ask `track.frames()`.")
+        return torch.cat(parts)
+
+    def pasted(self, clip: Clip, track: FaceTrack, edits: Callable[[Index], Edit], mode: Mode = "residual") -> Clip:
+        """The clip with its edited crops in it, lazily; frames without the face are passed through.
+
+        Args:
+            edits: Gives the edit for frame numbers `(n,)`, ascending, all with the face.
+        """
+        check(clip, track)
+
+        def composite(start: int, frames: Tensor) -> Tensor:
+            index = track.frames(start, start + len(frames))
+            if len(index) == 0:
+                return frames
+            edit, rows = edits(index), torch.from_numpy(index - start)
+            result = frames.clone()
+            result[rows] = paste(
+                frames[rows], edit.crops, track.quads[index], edit.masks, before=edit.before, mode=mode
+            )
+            return result
+
+        return clip.mapped(composite, self.config.window)
+
+
+def interocular_or_height(landmarks: Points) -> Points:
+    """The larger of the eyes' distance and 0.8 of the eyes-mouth distance, pixels: a unit that a profile keeps."""
+    five = align.five_points(landmarks)
+    down = np.linalg.norm((five[:, 3] + five[:, 4] - five[:, 0] - five[:, 1]) / 2, axis=-1)
+    return np.asarray(np.maximum(interocular(landmarks), 0.8 * down))
+
+
+def check(clip: Clip, track: FaceTrack) -> None:
+    """A track belongs to its clip, or `FaceError`."""
+    if (len(clip), clip.height, clip.width) != (len(track), track.height, track.width):
+        raise FaceError(
+            f"The face track is of {len(track)} frames of {track.width} x {track.height}, the clip has {len(clip)} of "
+            f"{clip.width} x {clip.height}. Analyze this clip."
+        )
+
+
+def bundled_landmarks() -> LandmarkModel:
+    """The bundled landmark network, or the plain face through five points if there are no weights."""
+    if "landmarks" in models.available():
+        return NetLandmarks(LandmarkNet.from_folder(models.bundled("landmarks")))
+    return FittedLandmarks()
+
+
+def bundled_parser() -> FaceParser:
+    """The bundled parser, or the fixed ellipse if there are no weights."""
+    if "parser" in models.available():
+        return NetParser(ParserNet.from_folder(models.bundled("parser")))
+    return EllipseParser()
