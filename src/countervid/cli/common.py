@@ -81,7 +81,9 @@ def parse_do(assignments: Sequence[str]) -> dict[str, str]:
     for item in assignments:
         name, equals, value = (part.strip() for part in item.partition("="))
         if not (name and equals and value):
-            raise InterventionError(f"`--do {item}` is not an intervention. Write it as name=value, as in --do age=old.")
+            raise InterventionError(
+                f"`--do {item}` is not an intervention. Write it as name=value, as in --do age=old."
+            )
         if do.get(name, value) != value:
             raise InterventionError(
                 f"`--do` sets `{name}` to both `{do[name]}` and `{value}`. Keep one: an attribute has one value."

@@ -78,10 +78,17 @@ class LazyGroup(TyperGroup):
             typer.echo("countervid: interrupted. The same command goes on where this one stopped.", err=True)
             raise typer.Exit(130) from None
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:
-        extra["standalone_mode"] = False
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
         with error_boundary():
-            code = super().main(args, prog_name or "countervid", **extra)
+            code = super().main(args, prog_name or "countervid", complete_var, False, windows_expand_args, **extra)
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -114,7 +121,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def countervid(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Say the version and stop."),
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Say the version and stop."
+    ),
 ) -> None:
     """What would this video have looked like, had one thing about the person been different?"""
 

@@ -47,7 +47,7 @@ class AudioCarrier:
             if packet.dts is not None and until is not None and packet.dts * packet.time_base - self._origin > until:
                 self._waiting = packet
                 return
-            self._tracks[packet.stream_index].carry(packet, self._origin, self._output)
+            self._tracks[packet.stream.index].carry(packet, self._origin, self._output)
 
 
 def _track(stream: Any, output: Any) -> Any:

@@ -176,9 +176,10 @@ class Clip:
     ) -> Path:
         """Write the clip; the name chooses the form. The final name never holds half a file.
 
-        `.mp4`, `.mov`, `.mkv`: H.264, with the sound's packets untouched (turned into AAC only where the container cannot
-        hold them) and every frame at its time. Odd sizes are kept, as yuv444p. `.gif`: 256 colours a frame, times to
-        1/100 s, no sound. No suffix: a folder of PNG files with a `clip.json` that keeps the times; no sound.
+        `.mp4`, `.mov`, `.mkv`: H.264, every frame at its time (in mkv to 1/1000 s), the sound's packets untouched
+        (turned into AAC only where the container cannot hold them). Odd sizes are kept, as yuv444p. `.gif`: 256
+        colours a frame, times to 1/100 s, no sound. No suffix: a folder of PNG files with a `clip.json` that keeps
+        the times; no sound.
 
         Args:
             path: Where to; its folder must exist.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -68,7 +69,8 @@ class FolderSource:
             raise ClipError(f"`fps` must be above 0 and below 10000, got {fps}.")
         rate = Fraction(fps or 25).limit_denominator(1001)
         stamps: Sequence[int] = range(len(files))
-        time_base, metadata = 1 / rate, {}
+        time_base = 1 / rate
+        metadata: dict[str, str] = {}
         if folder is not None and fps is None and (folder / SIDECAR).is_file():
             stamps, time_base, rate, metadata = _read_sidecar(folder / SIDECAR, len(files))
         return FolderSource(files, height, width, stamps, time_base, rate, folder or files[0], metadata)
@@ -80,7 +82,7 @@ class FolderSource:
     def _decode(self, file: Path) -> Tensor:
         try:
             with Image.open(file) as image:
-                pixels = _rgb(ImageOps.exif_transpose(image))
+                pixels = _rgb(ImageOps.exif_transpose(image) if _turnable(image) else image)
         except (OSError, SyntaxError, ValueError) as error:
             raise ClipError(f"`{file}` is damaged or cut off and cannot be decoded. Replace it.") from error
         if pixels.shape != (self.height, self.width, 3):
@@ -121,14 +123,23 @@ def _natural(path: Path) -> tuple[object, ...]:
 def _size(file: Path) -> tuple[int, int]:
     """Width and height as shown, from the header alone."""
     try:
-        with Image.open(file) as image:
-            width, height = image.size
-            turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower
+            with Image.open(file) as image:
+                width, height = image.size
+                turned = _turnable(image) and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    except Image.DecompressionBombError as error:
+        raise ClipError(f"`{file}` is too large; at most {MAX_PIXELS} pixels are read. Scale it down.") from error
+    except (OSError, SyntaxError, ValueError) as error:
         raise ClipError(f"`{file}` is not a picture that can be read. Replace or remove it.") from error
     if width * height > MAX_PIXELS:
         raise ClipError(f"`{file}` is {width} x {height}; at most {MAX_PIXELS} pixels are read. Scale it down.")
     return (height, width) if turned else (width, height)
+
+
+def _turnable(image: Image.Image) -> bool:
+    """Whether an orientation mark counts. Not in PNG: there it may stand behind the pixels, and is hardly used."""
+    return image.format in ("JPEG", "MPO", "WEBP")
 
 
 def _rgb(image: Image.Image) -> np.ndarray:

@@ -122,6 +122,7 @@ class VideoSource:
         if codec not in _ONE_PACKET_ONE_FRAME or muxer == "avi" or first.interlaced_frame:
             listing = [frame.pts for frame in _decoded(path)]
         stamps = _increasing(listing, rate, time_base)
+        rate = _steady(rate, stamps, time_base)
         start = stamps[0] * time_base
         # Time 0 of the clip is where the file begins, so that sound keeps its distance to the pictures.
         origin = start if start < 0 or audio_start is None else max(Fraction(0), min(start, audio_start))
@@ -198,7 +199,8 @@ def _video_stream(container: Any, path: Path) -> Any:
         raise ClipError(f"`{path}` is coded in a way that this build of FFmpeg cannot decode. Convert it to H.264.")
     if stream.width * stream.height > MAX_PIXELS:
         raise ClipError(
-            f"`{path}` has frames of {stream.width} x {stream.height}; at most {MAX_PIXELS} pixels are read. Scale it down."
+            f"`{path}` has frames of {stream.width} x {stream.height}; at most {MAX_PIXELS} pixels are read. "
+            "Scale it down."
         )
     return stream
 
@@ -239,7 +241,8 @@ def _list_packets(container: Any, stream: Any, path: Path) -> list[int | None]:
         short = short or end < promised_end - max(1.0, 0.02 * promised_end)
     if short:
         raise ClipError(
-            f"`{path}` is cut off: it holds {seen} frames up to {end:.1f} s, and its header promises more. Get it again."
+            f"`{path}` is cut off: it holds {seen} frames up to {end:.1f} s, and its header promises more. "
+            "Get it again."
         )
     return stamps
 
@@ -252,6 +255,14 @@ def _increasing(listing: Sequence[int | None], rate: Fraction, time_base: Fracti
     for stamp in sorted(stamp for stamp in listing if stamp is not None):  # packets come in decoding order
         stamps.append(max(stamp, stamps[-1] + 1) if stamps else stamp)  # two frames at one time: one tick apart
     return stamps
+
+
+def _steady(nominal: Fraction, stamps: Sequence[int], time_base: Fraction) -> Fraction:
+    """The file's own frame rate where its stamps agree with it (they may be rounded); their mean where they do not."""
+    if len(stamps) < 2:
+        return nominal
+    mean = (len(stamps) - 1) / ((stamps[-1] - stamps[0]) * time_base)
+    return nominal if abs(mean / nominal - 1) < Fraction(1, 50) else mean.limit_denominator(1001)
 
 
 def _decoded(path: Path) -> Iterator[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import secrets
 import shutil
@@ -52,7 +53,8 @@ def write_clip(
             _write_folder(source, path, metadata, progress)
         else:
             raise OutputError(
-                f"`{path}` cannot be written: `{suffix}` is not known. Use .mp4, .mov, .mkv, .gif, or no suffix for a folder."
+                f"`{path}` cannot be written: `{suffix}` is not known. "
+                "Use .mp4, .mov, .mkv, .gif, or no suffix for a folder."
             )
 
 
@@ -118,8 +120,12 @@ def _write_video(
     layout = "rgb24" if lossless else "yuv420p" if even else "yuv444p"
     # A fixed number of threads: x264's output depends on it, and must not depend on the machine.
     quality = {"preset": "veryfast", "qp": "0"} if lossless else {"preset": "fast", "crf": str(crf)}
-    # Own names of metadata survive in mp4 only with this flag; the index goes first, so that browsers can start at once.
+    # Own names of metadata survive in mp4 only with this flag; with the index first, browsers can start at once.
     flags = {"movflags": "use_metadata_tags+faststart"} if container in ("mp4", "mov") else {}
+    if flags:
+        # When each track begins is counted in the movie's own ticks; these hold the stamps exactly.
+        scale = math.lcm(source.time_base.denominator, 90_000)
+        flags["movie_timescale"] = str(scale if scale < 1 << 31 else 90_000)
     with av.open(f"file:{partial.absolute()}", mode="w", format=container, container_options=flags) as output:
         output.metadata.update(metadata)
         stream = output.add_stream("libx264rgb" if lossless else "libx264", rate=source.rate)

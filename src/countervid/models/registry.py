@@ -36,7 +36,9 @@ REGISTRY: Mapping[str, Entry] = {
     "identity": Entry(what="miniature: who it is, 128 numbers"),
     "landmarks": Entry(what="miniature: 68 face landmarks"),
     "parser": Entry(what="miniature: face, hair and other regions"),
-    "dva": Entry(what="miniature: diffusion video autoencoder, its statistics and classifier", aliases=("autoencoder",)),
+    "dva": Entry(
+        what="miniature: diffusion video autoencoder, its statistics and classifier", aliases=("autoencoder",)
+    ),
     "examiner": Entry(what="miniature: judge of attributes, for the metrics alone"),
 }
 
@@ -172,13 +174,15 @@ def _compare(folder: Path) -> tuple[list[str], bool]:
     prefix = f"{folder.name}/"
     wanted = {n: s for n, s in _recorded(folder.parent).items() if n.startswith(prefix) and not n.endswith(".md")}
     root = folder.parent
-    return [name for name, sums in wanted.items() if not (root / name).is_file() or sha256(root / name) != sums], bool(wanted)
+    return [name for name, sums in wanted.items() if not (root / name).is_file() or sha256(root / name) != sums], bool(
+        wanted
+    )
 
 
 def _verify(folder: Path) -> None:
     changed, _ = _compare(folder)
     if changed:
         raise ModelError(
-            f"`{folder.parent / changed[0]}` is not the file that was released (its SHA-256 differs). Install countervid "
-            "again; after training it yourself, accept it with `countervid models seal`."
+            f"`{folder.parent / changed[0]}` is not the file that was released (its SHA-256 differs). "
+            "Install countervid again; after training it yourself, accept it with `countervid models seal`."
         )
