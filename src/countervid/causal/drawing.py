@@ -12,7 +12,9 @@ from countervid.causal.graph import CausalGraph
 
 State = Literal["plain", "set", "follows", "kept"]
 
-_HEIGHT, _GAP_X, _GAP_Y, _MARGIN, _LETTER = 46.0, 22.0, 64.0, 20.0, 7.4  # px; a letter's mean width at 13 px
+_HEIGHT, _GAP_X, _GAP_Y, _MARGIN = 46.0, 22.0, 64.0, 20.0  # px
+_GAP_ALONE, _PORT = 26.0, 16.0  # px above the row of unconnected variables; between arrows into one box
+_LETTER, _SMALL_LETTER = 8.8, 6.8  # px; a letter's width in a name and in a label, on the wide side
 _COLOURS: dict[State, tuple[str, str]] = {  # fill, outline
     "plain": ("#f4f6fb", "#8a94ad"),
     "set": ("#ffe2c4", "#c8641b"),
@@ -70,23 +72,28 @@ def draw(graph: CausalGraph, counterfactual: Counterfactual | None = None) -> Dr
     """
     layers = _layers(graph)
     labels, states = _labels(graph, counterfactual)
-    widths = {name: 24 + _LETTER * max(len(_readable(name)), len(labels[name]), 5) for name in graph.variables}
+    widths = {
+        name: 26 + max(_LETTER * len(_readable(name)), _SMALL_LETTER * len(labels[name]), 40.0)
+        for name in graph.variables
+    }
     rows = [sum(widths[name] for name in layer) + _GAP_X * (len(layer) - 1) for layer in layers]
     total = max(rows) + 2 * _MARGIN
     nodes: list[Node] = []
+    y = _MARGIN + _HEIGHT / 2
     for depth, (layer, row) in enumerate(zip(layers, rows, strict=True)):
         left = (total - row) / 2
+        if depth:
+            y += _HEIGHT + (_GAP_Y if any(graph.parents(name) for name in layer) else _GAP_ALONE)
         for name in layer:
-            x, y = left + widths[name] / 2, _MARGIN + _HEIGHT / 2 + depth * (_HEIGHT + _GAP_Y)
-            nodes.append(Node(name, labels[name], depth, x, y, widths[name], _HEIGHT, states[name]))
+            middle = left + widths[name] / 2
+            nodes.append(Node(name, labels[name], depth, middle, y, widths[name], _HEIGHT, states[name]))
             left += widths[name] + _GAP_X
-    held = counterfactual.noise.held if counterfactual else {}
+    cut = {*counterfactual.do, *counterfactual.noise.held} if counterfactual else set()
     edges = tuple(
-        Edge(cause, effect, states[cause] in ("set", "follows") and states[effect] == "follows", effect in held)
+        Edge(cause, effect, states[cause] in ("set", "follows") and states[effect] == "follows", effect in cut)
         for cause, effect in graph.edges
     )
-    height = 2 * _MARGIN + len(layers) * _HEIGHT + (len(layers) - 1) * _GAP_Y
-    return Drawing(tuple(nodes), edges, layers, total, height)
+    return Drawing(tuple(nodes), edges, layers, total, y + _HEIGHT / 2 + _MARGIN)
 
 
 def _layers(graph: CausalGraph) -> tuple[tuple[str, ...], ...]:
@@ -133,7 +140,8 @@ def _svg(drawing: Drawing) -> str:
     ]
     for kind, colour in (("on", "#3f8a46"), ("off", "#8a94ad"), ("cut", "#d9b8a0")):
         parts.append(
-            f'<marker id="arrow-{kind}" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" '
+            f'<marker id="arrow-{kind}" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="10" markerHeight="10" '
+            f'markerUnits="userSpaceOnUse" '
             f'orient="auto"><path d="M0 1 L10 5 L0 9 Z" fill="{colour}"/></marker>'
         )
     parts.append(
@@ -143,7 +151,9 @@ def _svg(drawing: Drawing) -> str:
     for edge in drawing.edges:
         cause, effect = place[edge.cause], place[edge.effect]
         x0, y0 = cause.x, cause.y + cause.height / 2
-        x1, y1 = effect.x + 0.25 * (cause.x - effect.x) * effect.width / drawing.width, effect.y - effect.height / 2
+        causes = sorted((e.cause for e in drawing.edges if e.effect == edge.effect), key=lambda name: place[name].x)
+        port = min(_PORT, effect.width / (len(causes) + 1)) * (causes.index(edge.cause) - (len(causes) - 1) / 2)
+        x1, y1 = effect.x + port, effect.y - effect.height / 2
         bend = 0.45 * (y1 - y0)
         kind, colour = ("cut", "#d9b8a0") if edge.cut else ("on", "#3f8a46") if edge.active else ("off", "#8a94ad")
         dash = ' stroke-dasharray="3 5"' if edge.cut else ""
