@@ -88,7 +88,7 @@ class LazyGroup(TyperGroup):
         **extra: Any,
     ) -> Any:
         with error_boundary():
-            code = super().main(args, prog_name or "countervid", complete_var, False, windows_expand_args, **extra)
+            code = super().main(args, "countervid", complete_var, False, windows_expand_args, **extra)
         sys.exit(code if isinstance(code, int) else 0)
 
 
