@@ -30,7 +30,9 @@ def test_the_astronaut_is_found(detector):
 def test_large_frames_are_reduced_and_answered_in_their_own_pixels(detector):
     small = detector(torch.from_numpy(astronaut())[None])[0]
     large = detector(torch.from_numpy(cv2.resize(astronaut(), None, fx=3, fy=3))[None])[0]
-    np.testing.assert_allclose(large.points / 3, small.points, atol=3)  # found at 640 and at 512 px
+    np.testing.assert_allclose(
+        large.points / 3, small.points, atol=6
+    )  # of a face of 85 px: the network sees 512 and 640 px
 
 
 def test_a_small_face_in_a_large_frame_is_looked_for_again(detector):
@@ -61,7 +63,10 @@ def test_nothing_is_found_in_nothing(detector):
 def test_the_square_of_detected_points_is_steady_under_the_camera(detector):
     five = np.stack([found.points[0] for found in detector(moving(24))])
     squares = align.quads(five)
-    assert np.ptp(align.side(squares)) / align.side(squares).mean() < 0.05  # the camera does not zoom
+    side = align.side(squares)
+    # The camera does not zoom. The detector's points shrink by some percent as the head tilts, but slowly.
+    assert np.ptp(side) / side.mean() < 0.1
+    assert np.abs(np.diff(side)).max() / side.mean() < 0.015
 
 
 def test_other_detectors_can_be_registered():

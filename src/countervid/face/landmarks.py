@@ -168,7 +168,8 @@ def _mean(heat: Tensor) -> Tensor:
 def landmark_error(found: Tensor, true: Tensor) -> Tensor:
     """Mean distance of 68 points in units of the true distance between the eyes, `(B,)`: 0.03 is 3 %."""
     eyes = torch.linalg.vector_norm(true[:, 36:42].mean(1) - true[:, 42:48].mean(1), dim=-1)
-    return torch.linalg.vector_norm(found - true, dim=-1).mean(1) / eyes
+    error: Tensor = torch.linalg.vector_norm(found - true, dim=-1).mean(1) / eyes
+    return error
 
 
 def landmark_loss(net: LandmarkNet, crops: Tensor, true: Tensor, spread: float = 0.05) -> Tensor:

@@ -119,8 +119,8 @@ class EllipseParser:
         size = crops.shape[1]
         cell = (torch.arange(size) + 0.5) / size
         y, x = cell[:, None], cell[None, :]
-        head = ((x - 0.5) / 0.33) ** 2 + ((y - 0.52) / 0.42) ** 2 <= 1
-        hair = ((x - 0.5) / 0.36) ** 2 + ((y - 0.42) / 0.40) ** 2 <= 1
+        head = ((x - 0.5) / 0.29) ** 2 + ((y - 0.54) / 0.40) ** 2 <= 1
+        hair = ((x - 0.5) / 0.32) ** 2 + ((y - 0.46) / 0.38) ** 2 <= 1
         labels = torch.full((size, size), BACKGROUND, dtype=torch.uint8)
         labels[hair & (y < 0.4)] = HAIR
         labels[head & (y >= 0.25)] = SKIN
