@@ -12,7 +12,7 @@ from countervid.causal.questions import answer_key, question, questions
 from countervid.errors import InterventionError
 
 FACE, PHANTOM = CausalGraph.load("face"), CausalGraph.load("phantom")
-PATIENT = settings(max_examples=200, deadline=None)  # a loaded machine is no failure
+PATIENT = settings(max_examples=100, deadline=None)  # a loaded machine is no failure
 
 SOURCES = [
     "He is young, he has beard.",
@@ -184,6 +184,6 @@ def test_questions_offer_every_value() -> None:
 def test_a_variable_without_a_question_gets_a_plain_one() -> None:
     graph = CausalGraph.parse("variables: {wet_hair: {kind: binary}, mood: {kind: categorical, values: [calm, cross]}}")
     assert [asked.text for asked in questions(graph)] == [
-        "Is this person wet hair?",
+        "Is this true of this person: wet hair?",
         "What is the mood of this person?",
     ]

@@ -66,7 +66,11 @@ def question(name: str, graph: CausalGraph) -> Question:
     variable = graph.variables[name]
     readable = name.replace("_", " ")
     order = variable.options or (("yes", "no") if variable.kind == "binary" else variable.values)
-    default = f"Is this person {readable}?" if variable.kind == "binary" else f"What is the {readable} of this person?"
+    default = (
+        f"Is this true of this person: {readable}?"
+        if variable.kind == "binary"
+        else f"What is the {readable} of this person?"
+    )
     values = dict(zip(LETTERS, order, strict=False))
     shown = {
         letter: value.capitalize() if variable.kind == "binary" else value.replace("_", " ")
