@@ -101,13 +101,3 @@ def test_the_container_says_so(pair, tmp_path):
     plain = tmp_path / "plain.mp4"
     Clip.from_frames(source[:8]).write(plain)
     assert not provenance.verify(Clip.read(plain)).synthetic
-
-
-def test_pairing_follows_every_pass():
-    frames = torch.arange(10, dtype=torch.uint8)[:, None, None, None].expand(10, 2, 2, 3).contiguous()
-    clip = Clip.from_frames(frames)
-    doubled = provenance.paired(clip, clip.mapped(lambda _, f: f * 2, window=4), lambda a, b: b - a, window=4)
-    assert torch.equal(doubled.frames, frames)
-    one, two = doubled.windows(4), doubled.windows(4)  # two passes that take turns
-    for (_, first), (_, second) in zip(one, two, strict=True):
-        assert torch.equal(first, second)

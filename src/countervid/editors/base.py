@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 from countervid.clip import Clip
 from countervid.editors.store import Store
 from countervid.errors import ConfigError
+from countervid.face.pipeline import FaceTrack
 
 Attributes = dict[str, str]  # variable -> value name
 Report = Callable[[str, int, int], None]  # what is being done, frames done, frames in all
@@ -89,6 +90,7 @@ class Prepared:
     factual: Attributes
     store: Store
     facts: Mapping[str, object]
+    track: FaceTrack | None  # where the face is, for editors that work on one
     payload: Any
 
 
@@ -97,6 +99,7 @@ class Editor(Protocol):
 
     name: ClassVar[str]
     config: Any
+    miniature: bool  # whether the weights are the bundled ones, which have only ever seen rendered people
 
     def prepare(self, clip: Clip, factual: Attributes, *, report: Report | None = None) -> Prepared:
         """Invert, encode or fine-tune; kept on disk, found again by content, resumed after a stop."""

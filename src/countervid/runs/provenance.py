@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from countervid.clip import Clip
-from countervid.errors import ClipError
 
 THRESHOLD = 6.0  # standard deviations; 4096 shifts of pure chance pass it once in 250 000 videos
 KEY = "countervid 1"  # public: the mark tells honest readers, it does not resist those who want it gone
@@ -50,7 +49,7 @@ def tile() -> Array:
         row, column = divmod(index, blocks)
         place = np.s_[row * _BLOCK : (row + 1) * _BLOCK, column * _BLOCK : (column + 1) * _BLOCK]
         mark[place] = sign * np.outer(basis[down], basis[across])
-    return (mark / mark.std()).astype(np.float32)
+    return np.asarray(mark / mark.std(), dtype=np.float32)
 
 
 def mark(source: Tensor, edited: Tensor) -> Tensor:
@@ -152,22 +151,3 @@ def _statement(tags: Mapping[str, str]) -> dict[str, object] | None:
             if isinstance(content, dict) and content.get("synthetic") is True:
                 return content
     return None
-
-
-def paired(source: Clip, other: Clip, function: Callable[[Tensor, Tensor], Tensor], window: int = 32) -> Clip:
-    """A lazy clip of `function(source frames, other frames)`, window by window; times and audio are `other`'s."""
-    position: tuple[int, Iterator[tuple[int, Tensor]]] = (-1, iter(()))
-
-    def combine(start: int, frames: Tensor) -> Tensor:
-        nonlocal position
-        expected, windows = position
-        if expected != start:  # the first window of a pass (or passes that take turns): begin again
-            windows = source.windows(window)
-            for skipped in range(start // window):
-                if next(windows, None) is None:
-                    raise ClipError(f"The source has no frame {skipped * window}; the two clips must be of one length.")
-        _, original = next(windows)
-        position = (start + len(frames), windows)
-        return function(original, frames)
-
-    return other.mapped(combine, window)

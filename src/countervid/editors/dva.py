@@ -1,0 +1,352 @@
+"""The diffusion video autoencoder as an editor: move the identity once, and every frame follows (arXiv:2212.02802).
+
+Prepare: find the face, encode its crops, take one identity for the clip, and walk each frame into its noise code by
+deterministic inversion. Edit: move the identity towards the wanted attributes, the others held; draw every frame again
+from its own noise code; paste the difference into the source.
+
+What is pasted is the difference between two drawings from the same code, with the moved and with the unmoved identity:
+what the autoencoder cannot draw cancels, and no edit is no change. Frames are computed in batches of a fixed size, so a
+frame's result does not depend on its neighbours; only the identity and the smoothed mask look beyond it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from countervid import models
+from countervid.autoencoder.classifier import AttributeClassifier
+from countervid.autoencoder.codec import VAE
+from countervid.autoencoder.directions import move
+from countervid.autoencoder.identity import IdentityNet
+from countervid.autoencoder.model import DiffusionAutoencoder
+from countervid.clip import Clip
+from countervid.editors.base import Attributes, Prepared, Report, Seen, Target, default_cache, register_editor
+from countervid.editors.store import Store, Tensors
+from countervid.errors import ConfigError, FaceError, InterventionError, ModelError
+from countervid.face import align
+from countervid.face.landmarks import LandmarkNet, NetLandmarks
+from countervid.face.parse import MaskConfig, NetParser, ParserNet, Part
+from countervid.face.paste import MODES, Mode
+from countervid.face.pipeline import Edit, FaceConfig, FacePipeline, FaceTrack, Index
+
+CROP = 128  # px: what the miniature's networks look at
+FORMAT = 1  # of what is stored
+_JAW = 17  # of the 68 landmarks, the first trace the jaw and are not part of the pose
+
+
+@dataclass(frozen=True, kw_only=True)
+class DVAConfig:
+    steps: int = 20  # evaluations each way; the identity's effect is settled by then (docs/editing.md)
+    face: int = 0  # which one, counted from the largest
+    part: Part = "head"  # what may change; `face` leaves hair and hats alone
+    paste: Mode = "adaptive"  # how the difference meets the source's detail, see `face/paste.py`
+    batch: int = 8  # frames at a time; bounds the memory
+    window: int = 32  # frames that are stored together, and lost together when a run is stopped
+
+    def __post_init__(self) -> None:
+        if self.paste not in MODES:
+            raise ConfigError(f"`paste` must be one of {', '.join(MODES)}, got `{self.paste}`.")
+        if self.part not in ("head", "face"):
+            raise ConfigError(f"`part` must be head or face, got `{self.part}`.")
+        if not 2 <= self.steps <= 1000:
+            raise ConfigError(f"`steps` must lie in 2..1000, got {self.steps}.")
+        for name in ("batch", "window"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if self.face < 0:
+            raise ConfigError(f"`face` must be 0 (the largest face) or more, got {self.face}.")
+
+
+@register_editor("dva")
+class DVA:
+    """Faces, by one identity vector a clip. Strength 0 is the source; more strength is more of the same."""
+
+    name: ClassVar[str] = "dva"
+    Config = DVAConfig
+
+    def __init__(
+        self, config: DVAConfig | None = None, *, model: str | Path | None = None, cache: Path | None = None
+    ) -> None:
+        """
+        Args:
+            config: Settings.
+            model: A folder with the folders `vae`, `identity` and `dva` (with `classifier` in it), and `landmarks` and
+                `parser` where they are not the bundled ones; None for the bundled miniature.
+            cache: Where prepared clips are kept; None is `default_cache()`.
+
+        Raises:
+            ModelError: Weights are missing or damaged.
+        """
+        self.config = config or DVAConfig()
+        self.cache = cache or default_cache()
+        self.miniature = model is None
+        folders = _folders(None if model is None else Path(model))
+        self._checksums = {
+            f"{role}/{file.relative_to(folder).as_posix()}": models.sha256(file)
+            for role, folder in folders.items()
+            for file in sorted(folder.rglob("*.safetensors"))
+        }
+        self.vae = VAE.from_folder(folders["vae"])
+        self.identity = IdentityNet.from_folder(folders["identity"])
+        self.autoencoder = DiffusionAutoencoder.from_pretrained(folders["dva"])
+        self.classifier = AttributeClassifier.from_pretrained(folders["dva"] / "classifier")
+        self.autoencoder.schedule.respaced(self.config.steps)  # refuses a number of steps that cannot be had
+        self.pipeline = FacePipeline(
+            landmarker=NetLandmarks(LandmarkNet.from_folder(folders["landmarks"])) if "landmarks" in folders else None,
+            parser=NetParser(ParserNet.from_folder(folders["parser"])) if "parser" in folders else None,
+            config=FaceConfig(window=self.config.window, mask=MaskConfig(part=self.config.part)),
+        )
+
+    def weights(self) -> dict[str, str]:
+        """SHA-256 of every file of weights, by role."""
+        return dict(self._checksums)
+
+    @torch.inference_mode()
+    def prepare(self, clip: Clip, factual: Attributes, *, report: Report | None = None) -> Prepared:
+        """Track, codes and identity of a clip; found again by content, and taken up where it was stopped.
+
+        Raises:
+            FaceError: The clip shows no face, or not so many.
+        """
+        config = self.config
+        origin = {
+            "format": FORMAT,
+            "clip": clip.digest(),
+            "settings": {"steps": config.steps, "face": config.face, "window": config.window, "batch": config.batch},
+            "weights": self.weights(),
+            "faces": [self.pipeline.detector.name, self.pipeline.landmarker.name, self.pipeline.parser.name],
+        }
+        store = Store(self.cache, self.name, origin)
+        track = self._track(clip, store, report)
+        starts = [
+            start for start in range(0, len(clip), config.window) if len(track.frames(start, start + config.window))
+        ]
+        self._look(clip, track, starts, store, report)
+        vectors = torch.cat([_load(store, "looks", start)["identity"] for start in starts])
+        # Deviation: the mean is brought back to unit length, as edited identities are; the published code does not, and
+        # so changes the picture at strength 0.
+        identity = F.normalize(vectors.double().mean(0), dim=0).float()
+        decibels = self._invert(identity, starts, store, report)
+        counts = track.counts()
+        facts: dict[str, object] = {
+            "faces": track.describe(),
+            "frames": len(clip),
+            "frames_without_face": counts["absent"],
+            "track": counts,
+            "reconstruction_db": round(decibels, 2),  # of the latents' codes, against the latents
+        }
+        return Prepared(
+            editor=self.name, key=store.key, clip=clip, factual=dict(factual), store=store, facts=facts, track=track,
+            payload=identity,
+        )  # fmt: skip
+
+    def read(self, prepared: Prepared) -> dict[str, Seen]:
+        """The attributes that the clip's identity shows, with their probabilities."""
+        found = {}
+        for name, values in self.classifier.probabilities(prepared.payload[None]).items():
+            best = int(values[0].argmax())
+            found[name] = Seen(value=self.classifier.variables[name][best], confidence=float(values[0, best]))
+        return found
+
+    def moved(self, prepared: Prepared, target: Target) -> Tensor:
+        """The identity `(D,)` that shows the target's attributes.
+
+        Raises:
+            InterventionError: The weights do not know an attribute that must change.
+        """
+        known = self.classifier.variables
+        for name, value in target.changed.items():
+            if value not in known.get(name, ()):
+                names = ", ".join(f"{n} ({' / '.join(values)})" for n, values in known.items())
+                raise InterventionError(f"These weights cannot make `{name} = {value}`. They know: {names}.")
+        strengths = {name: target.amount(name) for name in target.changed}
+        kept = [name for name in target.kept if name in known]
+        identity: Tensor = prepared.payload
+        return move(identity, self.classifier, target.changed, kept, strength=strengths, length="unit")
+
+    @torch.inference_mode()
+    def edit(self, prepared: Prepared, target: Target) -> Clip:
+        """The edited clip, lazily; each window's codes are kept once they are drawn."""
+        if target.asks_for_nothing:
+            return prepared.clip
+        track = prepared.track
+        assert track is not None
+        drawing = _Drawing(self, prepared, track, self.moved(prepared, target))
+        return self.pipeline.pasted(prepared.clip, track, drawing.edits, self.config.paste)
+
+    def _track(self, clip: Clip, store: Store, report: Report | None) -> FaceTrack:
+        path = store.folder / "track.safetensors"
+        if path.exists():
+            try:
+                return FaceTrack.load(path)
+            except FaceError:
+                path.unlink(missing_ok=True)
+        track = self.pipeline.analyze(clip, self.config.face, _shown(report, "finding the face"))
+        track.save(path)
+        return track
+
+    def _look(self, clip: Clip, track: FaceTrack, starts: list[int], store: Store, report: Report | None) -> None:
+        """Latents, identities, poses and labels of every frame with the face; one pass over the clip, at most."""
+        missing = {start for start in starts if store.load(_name("looks", start)) is None}
+        shown = _shown(report, "encoding")
+        if not missing:
+            return
+        for start, frames in clip.windows(self.config.window):
+            if start in missing:
+                index = track.frames(start, start + len(frames))
+                quads = track.quads[index]
+                crops = align.crop(frames[torch.from_numpy(index - start)], quads, CROP)
+                landmarks = align.to_square(track.landmarks[index], quads)
+                store.fetch(_name("looks", start), lambda c=crops, p=landmarks: self._looks(c, p))  # type: ignore[misc]
+            if shown:
+                shown(start + len(frames), len(clip))
+
+    def _looks(self, crops: Tensor, landmarks: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Tensors:
+        images = crops.permute(0, 3, 1, 2).float() / 127.5 - 1
+        return {
+            "latents": self._batched(self.vae.encode, images),
+            "identity": self._batched(self.identity, images),
+            "pose": torch.from_numpy(landmarks[:, _JAW:]).float().flatten(1),  # fractions of the crop
+            "labels": self.pipeline.parser(crops),
+        }
+
+    def _invert(self, identity: Tensor, starts: list[int], store: Store, report: Report | None) -> float:
+        """Noise codes of every window, and what they are drawn into again. Returns the mean PSNR of that, in dB."""
+        steps, shown = self.config.steps, _shown(report, "inverting")
+        squared = count = 0.0
+        for done, start in enumerate(starts, start=1):
+            looks = _load(store, "looks", start)
+            latents, pose = looks["latents"], looks["pose"]
+
+            def compute(latents: Tensor = latents, pose: Tensor = pose) -> Tensors:
+                def encode(x: Tensor, p: Tensor) -> Tensor:
+                    return self.autoencoder.encode(x, identity, p, steps=steps, batch=len(x))
+
+                noise = self._batched(encode, latents, pose)
+                return {"noise": noise, "again": self.draw(noise, pose, identity)}
+
+            codes = store.fetch(_name("codes", start), compute)
+            squared += float((codes["again"] - latents).square().sum())
+            count += latents.numel()
+            if shown:
+                shown(done, len(starts))
+        # Latents have unit variance; +-3 deviations are taken for their range.
+        return float(10 * np.log10(36 / max(squared / count, 1e-12)))
+
+    def draw(self, noise: Tensor, pose: Tensor, identity: Tensor) -> Tensor:
+        """Latents `(F, c, h, w)` that noise codes are drawn into, for poses `(F, 102)` and one identity `(D,)`."""
+
+        def decode(x: Tensor, p: Tensor) -> Tensor:
+            return self.autoencoder.decode(x, identity, p, steps=self.config.steps, batch=len(x))
+
+        return self._batched(decode, noise, pose)
+
+    def pixels(self, latents: Tensor) -> Tensor:
+        """Crops `(F, S, S, 3)` of latents, float, 0..255 and a little beyond."""
+        return (self._batched(self.vae.decode, latents).permute(0, 2, 3, 1) + 1) * 127.5
+
+    def _batched(self, function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+        """`function` over batches of one size: the last is filled up, so that no kernel sees another shape."""
+        size, count = self.config.batch, len(rows[0])
+        results = []
+        for start in range(0, count, size):
+            parts = [_filled(tensor[start : start + size], size) for tensor in rows]
+            results.append(function(*parts)[: count - start])
+        return torch.cat(results).contiguous()
+
+
+class _Drawing:
+    """One edit of one prepared clip: computes what is pasted, for any frames, and keeps what was dear."""
+
+    def __init__(self, editor: DVA, prepared: Prepared, track: FaceTrack, identity: Tensor) -> None:
+        self._editor, self._store, self._track, self._identity = editor, prepared.store, track, identity
+        self._mark = hashlib.sha256(identity.numpy().tobytes()).hexdigest()[:20]
+        self._held: dict[int, dict[str, Tensor]] = {}  # the windows last used: masks reach into the neighbours
+
+    @torch.inference_mode()
+    def edits(self, index: Index) -> Edit:
+        window = self._rows(index, ("edited", "again"))
+        masks = self._editor.pipeline.masks(
+            self._track,
+            index,
+            lambda rows: self._rows(rows, ("labels",))["labels"],
+            lambda rows: self._rows(rows, ("edited_labels",))["edited_labels"],
+        )
+        pixels = self._editor.pixels
+        return Edit(crops=pixels(window["edited"]), masks=masks, before=pixels(window["again"]))
+
+    def _rows(self, index: Index, names: tuple[str, ...]) -> dict[str, Tensor]:
+        """Columns of the frames `index`, ascending."""
+        parts: dict[str, list[Tensor]] = {name: [] for name in names}
+        for start, rows in self._windows(index):
+            window = self._window(start)
+            for name in names:
+                parts[name].append(window[name][torch.from_numpy(rows)])
+        return {name: torch.cat(tensors) for name, tensors in parts.items()}
+
+    def _windows(self, index: Index) -> Iterator[tuple[int, Index]]:
+        """Stored windows that hold the frames, with the rows of the frames in them."""
+        size = self._editor.config.window
+        for start in np.unique(index // size) * size:
+            present = self._track.frames(start, min(start + size, len(self._track)))
+            yield int(start), np.searchsorted(present, index[(index >= start) & (index < start + size)])
+
+    def _window(self, start: int) -> dict[str, Tensor]:
+        if start not in self._held:
+            looks, codes = _load(self._store, "looks", start), _load(self._store, "codes", start)
+
+            def draw() -> Tensors:
+                edited = self._editor.draw(codes["noise"], looks["pose"], self._identity)
+                crops = self._editor.pixels(edited).round().clamp(0, 255).to(torch.uint8)
+                return {"edited": edited, "edited_labels": self._editor.pipeline.parser(crops)}
+
+            drawn = self._store.fetch(_name(f"edits/{self._mark}", start), draw)
+            self._held[start] = {**drawn, "again": codes["again"], "labels": looks["labels"]}
+            for stale in sorted(self._held)[:-3]:
+                del self._held[stale]
+        return self._held[start]
+
+
+def _folders(root: Path | None) -> dict[str, Path]:
+    """Role -> folder of its weights; roles that may be missing are left out."""
+    needed, optional = ("vae", "identity", "dva"), ("landmarks", "parser")
+    if root is None:
+        there = models.available()
+        return {name: models.bundled(name) for name in (*needed, *(n for n in optional if n in there))}
+    missing = [name for name in needed if not (root / name).is_dir()]
+    if missing:
+        raise ModelError(
+            f"`{root}` is not a folder of weights for `dva`: it lacks {', '.join(missing)}. It needs the folders "
+            f"{', '.join(needed)}, each as `countervid train miniature` writes them."
+        )
+    found = {name: root / name for name in needed}
+    return found | {name: root / name for name in optional if (root / name).is_dir()}
+
+
+def _load(store: Store, kind: str, start: int) -> Mapping[str, Tensor]:
+    tensors = store.load(_name(kind, start))
+    if tensors is None:
+        raise ModelError(f"A prepared clip in `{store.folder}` was damaged while in use. Run the same command again.")
+    return tensors
+
+
+def _name(kind: str, start: int) -> str:
+    return f"{kind}/{start:08d}"
+
+
+def _filled(rows: Tensor, size: int) -> Tensor:
+    """Rows filled up to `size` with copies of the last."""
+    return rows if len(rows) == size else torch.cat([rows, rows[-1:].expand(size - len(rows), *rows.shape[1:])])
+
+
+def _shown(report: Report | None, what: str) -> Callable[[int, int], None] | None:
+    return None if report is None else lambda done, total: report(what, done, total)

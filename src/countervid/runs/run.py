@@ -1,0 +1,293 @@
+"""From a clip and an intervention to its counterfactual: the one function that ties everything together."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+from countervid.causal.counterfactual import Attributes, Counterfactual, Noise
+from countervid.causal.graph import CausalGraph
+from countervid.causal.language import describe
+from countervid.causal.lexicon import parse, read
+from countervid.clip import Clip
+from countervid.editors.base import Editor, Prepared, Report, Seen, Target, load_editor
+from countervid.errors import ClipError, ConfigError, InterventionError
+from countervid.models.folder import write_whole
+from countervid.runs import provenance
+from countervid.runs.comparison import Header, compare
+from countervid.runs.drawing import spoken
+from countervid.runs.folder import RunFolder, write_json
+from countervid.runs.measure import Judges, measure
+from countervid.runs.report import captions, render_report
+from countervid.runs.together import remembered, together
+
+PHANTOM_MARK = "synthetic: countervid phantom"  # how the world's own clips say so in their metadata
+MINIATURE_NOTE = (
+    "The bundled miniature models have only ever seen rendered people: on real footage expect a rough result. "
+    "Real weights come in through `countervid models import`."
+)
+
+
+@dataclass(kw_only=True)
+class Result:
+    """A counterfactual video and all that is known of it."""
+
+    clip: Clip  # the counterfactual; lazy
+    factual: Clip
+    truth: Clip | None  # the true counterfactual, where a world knows it
+    target: Target
+    outcome: Counterfactual  # attributes before and after, with the reason of each change
+    graph: CausalGraph
+    prepared: Prepared
+    seen: Mapping[str, Seen]  # what was read off the clip, where attributes were not given
+    judges: Judges
+    record: dict[str, Any]  # what `run.json` says
+    folder: Path | None = None
+    verdicts: tuple[Mapping[str, Any], ...] = field(default=())  # of a critic
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """Examiner, identity and, where the truth is known, the distance to it; measured when first asked for."""
+        return measure(self.factual, self.clip, self.truth, self.prepared.track, self.target, self.judges)
+
+    def comparison(self) -> Clip:
+        """Factual, counterfactual, truth and difference side by side, with captions; lazy."""
+        title = "do(" + ", ".join(f"{spoken(name)} = {value}" for name, value in self.outcome.do.items()) + ")"
+        lines = [f"{spoken(c.variable)}: {c.before} to {c.after}, {c.reason}" for c in self.outcome.changes]
+        lines = lines or ["nothing changes: the person is so already"]
+        if len(lines) > 4:
+            lines = [*lines[:3], f"and {len(lines) - 3} more"]
+        corner = "synthetic video" if self.record["settings"]["marking"] else ""
+        return compare(
+            Header(title=title, lines=lines, corner=corner), self.factual, self.clip, self.truth, captions(self)
+        )
+
+    def write_report(self, path: str | Path) -> Path:
+        """Write the report: one HTML page that needs no network."""
+        path = Path(path)
+        write_whole(path, render_report(self))
+        return path
+
+
+def counterfactual(
+    clip: Clip,
+    do: Mapping[str, str],
+    *,
+    graph: CausalGraph | str | Path = "phantom",
+    editor: Editor | str = "dva",
+    critic: None = None,
+    factual: str | Mapping[str, str] | None = None,
+    noise: Noise | None = None,
+    truth: Clip | None = None,
+    strength: float = 1.0,
+    strengths: Mapping[str, float] | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    marking: bool = True,
+    judges: Judges | None = None,
+    report: Report | None = None,
+) -> Result:
+    """What the video would have looked like, had the attributes in `do` been so.
+
+    Args:
+        clip: The factual video.
+        do: The intervention: attribute -> value.
+        graph: A causal graph, the name of a bundled one, or the path of a YAML file.
+        editor: An editor, or the name of one.
+        critic: For steering; none is built in yet.
+        factual: The person's attributes, or a sentence about them. What is left out is read off the clip.
+        noise: The person's noise, where it is carried from before; else inferred from the factual attributes.
+        truth: The true counterfactual clip, where it is known: measured against and shown.
+        strength: 0 returns the source bit for bit, 1 is the edit as asked.
+        strengths: The same for single attributes, on top of it.
+        seed: For editors that draw noise.
+        out: Write a run's folder there, file by file; the same call goes on where it was stopped.
+        marking: Mark the result as synthetic (metadata and watermark). Whoever switches it off must say so.
+        judges: Who measures; the bundled examiner and identity encoder by default.
+        report: Called with (what is being done, frames done, frames in all).
+
+    Raises:
+        InterventionError: Unknown attributes or values, or factual attributes that cannot be told.
+        ClipError: `truth` does not fit `clip`.
+        OutputError: `out` cannot be written, or holds another run.
+        FaceError, ModelError, ConfigError: As the editor says.
+    """
+    if critic is not None:
+        raise ConfigError("No critic is built in yet: leave `critic` out.")
+    model = graph if isinstance(graph, CausalGraph) else CausalGraph.load(graph)
+    if not do:
+        raise InterventionError("No intervention was given. Say what should be different, for example age=old.")
+    model.check(do)
+    if truth is not None and (len(truth), truth.height, truth.width) != (len(clip), clip.height, clip.width):
+        raise ClipError(
+            f"The truth has {len(truth)} frames of {truth.width} x {truth.height}, the clip {len(clip)} of "
+            f"{clip.width} x {clip.height}. They must be of one length and size."
+        )
+    chosen = load_editor(editor) if isinstance(editor, str) else editor
+    # Checked before anything dear is computed; what the graph and the clip add is checked by the target itself.
+    Target(
+        factual={},
+        do={},
+        counterfactual=dict.fromkeys(strengths or {}, ""),
+        strength=strength,
+        strengths=strengths or {},
+    )
+    settings = {
+        "clip": clip.digest(),
+        "do": dict(do),
+        "factual": factual if isinstance(factual, str) or factual is None else dict(factual),
+        "noise": None if noise is None else noise.to_dict(),
+        "graph": {"name": model.name, "digest": _graph_digest(model)},
+        "editor": chosen.name,
+        "editor_settings": asdict(chosen.config),
+        "weights": chosen.weights(),
+        "strength": strength,
+        "strengths": dict(strengths or {}),
+        "seed": seed,
+        "truth": None if truth is None else truth.digest(),
+        "marking": marking,
+    }
+    notes = []
+    if chosen.miniature and not clip.metadata.get("comment", "").startswith(PHANTOM_MARK):
+        notes.append(MINIATURE_NOTE)
+    about = {"versions": versions(), "source": clip.source.name if clip.source else "frames in memory", "notes": notes}
+    folder = None if out is None else RunFolder(Path(out), settings, about)
+    record = folder.record if folder else {**about, "settings": settings, "facts": {}, "seconds": {}, "files": {}}
+
+    started = time.perf_counter()
+    stated = _stated(factual, model)
+    prepared = chosen.prepare(clip, stated, report=report)
+    seen = _seen(chosen, prepared, model, stated)
+    known = {**{name: reading.value for name, reading in seen.items()}, **stated}
+    outcome = model.counterfactual(known, do, noise)
+    target = Target(
+        factual=outcome.factual,
+        do=outcome.do,
+        counterfactual=outcome.attributes,
+        prompt=describe(outcome.attributes, model, factual if isinstance(factual, str) else None),
+        strength=strength,
+        strengths=dict(strengths or {}),
+        seed=seed,
+    )
+    edited = chosen.edit(prepared, target)
+    nothing = target.asks_for_nothing
+    if marking and not nothing:
+        edited = together(provenance.mark, clip, edited)
+    if not nothing:
+        edited = remembered(clip, edited)
+    record["facts"] = {
+        **prepared.facts, "prepared": prepared.key, "seen": {name: asdict(reading) for name, reading in seen.items()},
+    }  # fmt: skip
+    result = Result(
+        clip=edited, factual=clip, truth=truth, target=target, outcome=outcome, graph=model, prepared=prepared,
+        seen=seen, judges=judges or Judges.bundled(), record=record, folder=None if folder is None else folder.path,
+    )  # fmt: skip
+    if folder is not None:
+        folder.took("prepare", time.perf_counter() - started)
+        _write(result, folder, nothing, report)
+    return result
+
+
+def _write(result: Result, folder: RunFolder, nothing: bool, report: Report | None) -> None:
+    """The files of a run, in the order in which they cost least to lose."""
+
+    def shown(what: str) -> Any:
+        return None if report is None else lambda done, total: report(what, done, total)
+
+    target = {**result.target.to_json(), **_explained(result)}
+    folder.make("target.json", lambda path: write_json(path, target))
+    folder.make("factual.mp4", lambda path: _keep(result.factual, path))
+    record, settings = folder.record, folder.record["settings"]
+    tags = provenance.metadata(result.outcome.do, version=record["versions"]["countervid"], editor=settings["editor"])
+    tags = tags if settings["marking"] else {}
+
+    def write_counterfactual(path: Path) -> None:
+        if nothing:
+            _keep(result.factual, path)
+        else:
+            result.clip.write(path, metadata=tags, progress=shown("editing"))
+
+    folder.make("counterfactual.mp4", write_counterfactual)
+    lines = "".join(f"{verdict}\n" for verdict in result.verdicts)
+    folder.make("verdicts.jsonl", lambda path: write_whole(path, lines))  # empty without a critic
+    folder.make("metrics.json", lambda path: write_json(path, result.metrics))
+    comparison = result.comparison()
+    folder.make("comparison.mp4", lambda path: comparison.write(path, metadata=tags, progress=shown("comparing")))
+    folder.make("report.html", result.write_report)
+    folder.finish()
+
+
+def _keep(clip: Clip, path: Path) -> None:
+    """The source as an mp4: its own file where it is one, so that not a bit changes; else written lossless."""
+    if clip.source is not None and clip.source.suffix.lower() == ".mp4":
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            shutil.copyfile(clip.source, partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    else:
+        clip.write(path, crf=8)
+
+
+def _stated(factual: str | Mapping[str, str] | None, graph: CausalGraph) -> Attributes:
+    """What the caller says of the person; of a sentence, what it says itself (silence is read off the clip)."""
+    if factual is None:
+        return {}
+    stated = dict(read(factual, graph).stated) if isinstance(factual, str) else dict(factual)
+    graph.check(stated)
+    return stated
+
+
+def _seen(editor: Editor, prepared: Prepared, graph: CausalGraph, stated: Attributes) -> dict[str, Seen]:
+    """What the editor reads off the clip of the graph's variables that were not stated.
+
+    Raises:
+        InterventionError: A variable is neither stated nor readable.
+    """
+    missing = [name for name in graph.variables if name not in stated]
+    read_off = getattr(editor, "read", None)
+    readings: Mapping[str, Seen] = read_off(prepared) if missing and read_off is not None else {}
+    found = {}
+    for name in missing:
+        reading = readings.get(name)
+        if reading is None or reading.value not in graph.variables[name].values:
+            implied = parse("", graph).get(name)
+            if implied is None:
+                values = ", ".join(graph.variables[name].values)
+                raise InterventionError(
+                    f"`{name}` cannot be read off the clip with these weights. Say which of {values} it is, "
+                    'for example with `--factual "She is young."`.'
+                )
+            reading = Seen(value=implied, confidence=0.0)  # nobody looked: what silence means
+        found[name] = reading
+    return found
+
+
+def _explained(result: Result) -> dict[str, Any]:
+    changes = [asdict(change) for change in result.outcome.changes]
+    return {"graph": result.graph.name, "changes": changes, "noise": result.outcome.noise.to_dict()}
+
+
+def _graph_digest(graph: CausalGraph) -> str:
+    return hashlib.sha256(repr((graph.variables, graph.causes, graph.mechanisms)).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """What a repetition needs: versions of the package, of Python and of the libraries that compute."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in ("countervid", "torch", "numpy", "av", "opencv-python-headless", "safetensors"):
+        try:
+            found[name] = installed_version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
