@@ -1,4 +1,4 @@
-"""Where model weights come from: the bundled ones by name, others by their folder. Nothing is ever fetched here."""
+"""Where model weights come from: the bundled ones by name, others by their folder. Nothing is fetched."""
 
 from __future__ import annotations
 
