@@ -12,8 +12,8 @@ run = CliRunner().invoke
 
 def test_render_writes_clips_truths_and_layers(tmp_path):
     out = tmp_path / "people"
-    arguments = "phantom render --people 2 --seconds 0.12 --size 64 --seed 7 --do age=old --do gender=man --out".split()
-    result = run(app, [*arguments, str(out)])
+    command = "phantom render --people 2 --seconds 0.12 --size 64 --seed 7 --do age=old --do gender=man --out"
+    result = run(app, [*command.split(), str(out)])
     assert result.exit_code == 0, result.output
     assert sorted(p.name for p in out.iterdir()) == ["person-0000", "person-0001"]
     folder = out / "person-0000"
@@ -34,7 +34,9 @@ def test_render_writes_clips_truths_and_layers(tmp_path):
 
 
 def test_one_frame_has_no_flow_but_all_files(tmp_path):
-    result = run(app, ["phantom", "render", "--people", "1", "--seconds", "0.04", "--size", "64", "--out", str(tmp_path)])
+    result = run(
+        app, ["phantom", "render", "--people", "1", "--seconds", "0.04", "--size", "64", "--out", str(tmp_path)]
+    )
     assert result.exit_code == 0, result.output
     with np.load(tmp_path / "person-0000" / "flow.npz") as flow:
         assert flow["flow"].shape == (0, 64, 64, 2)
@@ -50,8 +52,8 @@ def test_sheet_draws_people_by_interventions(tmp_path):
 
 def test_dataset_renders_a_split(tmp_path):
     out = tmp_path / "set"
-    arguments = "phantom dataset --split test --people 1 --takes 1 --frames 1 --size 32 --out".split()
-    result = run(app, [*arguments, str(out)])
+    command = "phantom dataset --split test --people 1 --takes 1 --frames 1 --size 32 --out"
+    result = run(app, [*command.split(), str(out)])
     assert result.exit_code == 0, result.output
     assert [p.name for p in out.glob("*.safetensors")] == ["people-2000000-2000001.safetensors"]
 

@@ -63,10 +63,10 @@ def test_channels_keep_their_ranges():
 
 def test_people_blink_at_a_human_rate_and_speed():
     fps = 100.0
-    closed = make_motion(3, 0, int(600 * fps), fps).blink > 0.1
+    closed = make_motion(3, 0, int(300 * fps), fps).blink > 0.1
     edges = np.flatnonzero(np.diff(closed.astype(int)))
     durations = (edges[1::2] - edges[::2][: len(edges[1::2])]) / fps
-    assert 10 < len(durations) / 10 < 25  # a minute
+    assert 10 < len(durations) / 5 < 25  # a minute
     assert 0.08 < np.median(durations) < 0.3
 
 
@@ -79,8 +79,8 @@ def test_speech_has_syllables_and_pauses():
 
 
 def test_an_occluder_passes_in_about_one_take_of_eight_for_less_than_a_second():
-    passes = [make_motion(k, 0, 75, 25.0).occluder[:, 3] for k in range(600)]
-    assert 0.08 < np.mean([p.any() for p in passes]) < 0.17
+    passes = [make_motion(k, 0, 75, 25.0).occluder[:, 3] for k in range(300)]
+    assert 0.06 < np.mean([p.any() for p in passes]) < 0.19
     assert max(p.sum() for p in passes) <= 25
 
 
@@ -95,7 +95,7 @@ def test_smiling_moves_the_smile_channel_alone_and_far():
 
 def test_smooth_noise_is_centred_unit_and_band_limited():
     fps, hertz = 50.0, 1.0
-    x = smooth_noise(9, 1, np.arange(int(2000 * fps)) / fps, hertz)
+    x = smooth_noise(9, 1, np.arange(int(500 * fps)) / fps, hertz)
     assert abs(x.mean()) < 0.1 and x.std() == pytest.approx(1, abs=0.05)
     power = np.abs(np.fft.rfft(x)) ** 2
     above = np.fft.rfftfreq(len(x), 1 / fps) > 1.5 * hertz

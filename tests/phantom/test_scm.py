@@ -71,7 +71,9 @@ def test_gender_shifts_bones_by_more_than_people_differ():
 
 
 def test_people_span_humanitys_skins_irises_and_hair():
-    looks = [scm.look(scm.draw_exogenous(seed), {**PLAIN, "gender": g}) for seed in range(150) for g in ("woman", "man")]
+    looks = [
+        scm.look(scm.draw_exogenous(seed), {**PLAIN, "gender": g}) for seed in range(150) for g in ("woman", "man")
+    ]
     red = np.array([look.skin[0] for look in looks])
     assert red.min() < 0.18 and red.max() > 0.65
     assert all((look.skin[0] > look.skin[1] > look.skin[2]) for look in looks)  # skin is never green or blue

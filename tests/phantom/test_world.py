@@ -116,9 +116,7 @@ def detector(size: int) -> cv2.FaceDetectorYN:
     return cv2.FaceDetectorYN.create(str(model), "", (size, size), score_threshold=0.5)
 
 
-@pytest.mark.parametrize(
-    "count", [12, pytest.param(500, marks=pytest.mark.slow)], ids=["a dozen people", "500 people"]
-)
+@pytest.mark.parametrize("count", [12, pytest.param(500, marks=pytest.mark.slow)], ids=["a dozen people", "500 people"])
 def test_a_public_detector_finds_the_people(count):
     size, found, shown = 256, 0, 0
     net = detector(size)

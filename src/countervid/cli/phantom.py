@@ -87,7 +87,9 @@ def dataset_command(
     interventional: Annotated[
         float, typer.Option(help="Share of people with independent attributes.", min=0.0, max=1.0)
     ] = 0.5,
-    pairs: Annotated[bool, typer.Option(help="Also each frame's true counterfactual, one intervention a person.")] = False,
+    pairs: Annotated[
+        bool, typer.Option(help="Also each frame's true counterfactual, one intervention a person.")
+    ] = False,
     workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 1,
 ) -> None:
     """Render aligned face crops with landmarks, masks and attributes, for training and for measuring."""

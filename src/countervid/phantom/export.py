@@ -111,7 +111,8 @@ def write_person(
     """Write one person's clip, the truth for each intervention, and what the world knows of them.
 
     `factual.mp4`; `truth-<name>-<value>.mp4` for each intervention; `attributes.json`; and of the
-    factual clip `landmarks.npz` (landmarks float32 `(F, 68, 2)` pixels), `masks.npz` (masks uint8
+    factual clip `landmarks.npz` (landmarks float32 `(F, 68, 2)` pixels, whole
+    numbers at pixel centres), `masks.npz` (masks uint8
     `(F, S, S)`), `flow.npz` (flow float16 `(F-1, S, S, 2)` pixels, visible uint8 `(F-1, S, S)`).
 
     Raises:
@@ -122,7 +123,9 @@ def write_person(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"`{folder}` cannot be made ({error.strerror}). Choose a folder that you may write to.") from error
+        raise OutputError(
+            f"`{folder}` cannot be made ({error.strerror}). Choose a folder that you may write to."
+        ) from error
 
     shapes = {
         "landmarks": {"landmarks": ((frames, 68, 2), np.float32)},
@@ -133,7 +136,7 @@ def write_person(
 
         def keep(part: Rendering) -> None:
             assert part.masks is not None and part.flow is not None and part.visible is not None
-            arrays.append("landmarks", "landmarks", part.landmarks)
+            arrays.append("landmarks", "landmarks", part.landmarks - np.float32(0.5))
             arrays.append("masks", "masks", part.masks)
             arrays.append("flow", "flow", part.flow)
             arrays.append("flow", "visible", part.visible)
@@ -226,7 +229,9 @@ class StreamedArrays:
                         self._open[file, array].flush()
                     else:
                         np.save(self._spool(file, array), np.zeros(shape, number))
-                    entry = zipfile.ZipInfo(f"{array}.npy", date_time=(1980, 1, 1, 0, 0, 0))  # the same bytes every time
+                    entry = zipfile.ZipInfo(
+                        f"{array}.npy", date_time=(1980, 1, 1, 0, 0, 0)
+                    )  # the same bytes every time
                     entry.compress_type = zipfile.ZIP_DEFLATED
                     with self._spool(file, array).open("rb") as spool, archive.open(entry, "w", force_zip64=True) as to:
                         while block := spool.read(1 << 20):

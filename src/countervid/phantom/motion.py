@@ -21,7 +21,7 @@ Float = NDArray[np.float64]
 YAW_LIMIT = np.deg2rad(35.0)
 PITCH_LIMIT = np.deg2rad(15.0)
 ROLL_LIMIT = np.deg2rad(12.0)
-DISTANCE = 7.0  # head units from the camera: with a portrait lens the head fills about half the frame
+NEARER = 1.5  # head units from the place where head and hair are half the frame high, towards the camera
 OCCLUDED_SHARE = 0.12  # of the takes
 OCCLUSION_PERIOD = 15.0  # seconds between passes in such a take; the first comes within 1.2 s
 
@@ -71,7 +71,7 @@ def smooth_noise(key: int, channel: int, seconds: Float, hertz: float) -> Float:
     total = np.zeros_like(t)
     for offset, weight in enumerate(weights):
         total += weight * (uniform(key, channel, cell + offset) - 0.5)
-    return total * (np.sqrt(12.0) / np.sqrt(0.4794))  # variance of a uniform; mean of the squared weights' sum
+    return np.asarray(total * (np.sqrt(12.0) / np.sqrt(0.4794)))  # variances of a uniform, of the blend
 
 
 def _soft_limit(x: Float, limit: float) -> Float:
@@ -219,7 +219,7 @@ def motion_at(key: int, seconds: Float, fps: float) -> Motion:
         [
             0.30 * base(76) + 0.05 * noise(7, 0.15) + 0.25 * np.sin(yaw) * 0.2,
             -0.05 + 0.16 * base(77) + 0.02 * noise(8, 0.3) + 0.008 * breath,
-            -DISTANCE * (1 + 0.10 * base(78)) + 0.10 * noise(9, 0.12) + 0.01 * breath,
+            NEARER + 0.7 * base(78) + 0.10 * noise(9, 0.12) + 0.01 * breath,
         ],
         axis=-1,
     )

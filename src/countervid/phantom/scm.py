@@ -83,9 +83,9 @@ STYLES: dict[str, tuple[tuple[float, str], ...]] = {
 HAIR_COLOURS: dict[str, tuple[Colour, Colour]] = {
     "black": ((0.008, 0.008, 0.010), (0.018, 0.014, 0.013)),
     "brown": ((0.085, 0.038, 0.017), (0.150, 0.070, 0.030)),
-    "blond": ((0.48, 0.30, 0.10), (0.66, 0.47, 0.21)),
-    "red": ((0.30, 0.065, 0.014), (0.44, 0.120, 0.025)),
-    "grey": ((0.40, 0.41, 0.43), (0.72, 0.73, 0.75)),
+    "blond": ((0.40, 0.265, 0.105), (0.60, 0.440, 0.230)),
+    "red": ((0.22, 0.048, 0.014), (0.34, 0.092, 0.030)),
+    "grey": ((0.33, 0.34, 0.36), (0.60, 0.61, 0.63)),
 }
 IRISES: tuple[tuple[Colour, Colour], ...] = (  # from dark to light; how dark follows the skin, loosely
     ((0.030, 0.013, 0.006), (0.065, 0.028, 0.012)),  # dark brown
@@ -234,7 +234,7 @@ def skin_colour(melanin: float, haemoglobin: float, undertone: float, aged: floa
         melanin, haemoglobin, undertone: Quantiles 0..1; the undertone runs from rosy to golden.
         aged: 0 at 18 years, 1 at 85: a little paler and yellower.
     """
-    pigment = 0.04 + 1.05 * melanin**1.15
+    pigment = 0.03 + 0.97 * melanin**1.6
     blood = 0.35 + 0.65 * haemoglobin
     absorbed = pigment * np.array([1.65, 2.25, 2.75]) + (1 - 0.35 * aged) * blood * np.array([0.02, 0.30, 0.26])
     colour = np.array([0.84, 0.68, 0.57]) * np.exp(-absorbed)

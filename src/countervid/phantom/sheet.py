@@ -34,7 +34,9 @@ INK, PAPER, QUIET = (28, 30, 34), (250, 249, 246), (120, 124, 130)
 def other_value(person: Person, do: Mapping[str, str]) -> Attributes:
     """`do` with each "other" replaced by the binary value that the person does not have."""
     return {
-        name: next(v for v in person.graph.variables[name].values if v != person.attributes[name]) if value == "other" else value
+        name: next(v for v in person.graph.variables[name].values if v != person.attributes[name])
+        if value == "other"
+        else value
         for name, value in do.items()
     }
 
@@ -44,10 +46,11 @@ def write_sheet(
     seeds: Sequence[int],
     interventions: Sequence[Mapping[str, str]] = INTERVENTIONS,
     size: int = 256,
-    second: float = 0.6,
+    second: float = 4.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Draw people x interventions into one picture, the factual first; `second` says which moment of take 0.
+    """Draw people x interventions into one picture, the factual first; `second` says which moment of take 0: by
+    default one when nothing can be passing before the face.
 
     Raises:
         OutputError: The picture cannot be written there.

@@ -62,7 +62,9 @@ class Person:
         part = slice(0, frames) if isinstance(frames, int) else frames
         start, stop = part.start or 0, part.stop
         if part.step not in (None, 1) or stop is None or not 0 <= start < stop:
-            raise ConfigError(f"A motion needs at least one frame, got {part}. Ask for slice(start, stop) with start < stop.")
+            raise ConfigError(
+                f"A motion needs at least one frame, got {part}. Ask for slice(start, stop) with start < stop."
+            )
         if not fps > 0:
             raise ConfigError(f"`fps` must be above 0, got {fps}.")
         motion = make_motion(_take_key(self.seed, take), start, stop, fps)
