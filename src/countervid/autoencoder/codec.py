@@ -61,7 +61,8 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(F.silu(self.conv1(F.silu(self.norm(x)))))
+        out: Tensor = x + self.conv2(F.silu(self.conv1(F.silu(self.norm(x)))))
+        return out
 
 
 class VAE(nn.Module):

@@ -38,7 +38,9 @@ class IdentityBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
-        return x + self.conv2(F.silu(self.norm2(h)))
+        h = self.conv2(F.silu(self.norm2(h)))
+        out: Tensor = x + h
+        return out
 
 
 class IdentityNet(nn.Module):

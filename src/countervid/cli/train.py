@@ -25,7 +25,9 @@ def group() -> None:
 
 @app.command()
 def miniature(
-    stage: Annotated[Optional[str], typer.Option(help="vae, identity, landmarks, parser, examiner, dva, or `all`.")] = None,
+    stage: Annotated[
+        Optional[str], typer.Option(help="vae, identity, landmarks, parser, examiner, dva, or `all`.")
+    ] = None,
     evaluate: Annotated[bool, typer.Option("--evaluate", help="Measure the finished miniature, end to end.")] = False,
     data: Annotated[Path, typer.Option(help="Rendered people; rendered here if absent.")] = Path("checkpoints/data"),
     runs: Annotated[Path, typer.Option(help="States, logs and sample sheets of the training runs.")] = Path(
@@ -66,7 +68,7 @@ def miniature(
                 steps=steps,
                 batch=batch,
                 seed=seed,
-                report=lambda step, means: advance(step, total),
+                report=lambda step, means, total=total: advance(step, total),
                 note=console().log,
             )
         for what, value in figures.items():

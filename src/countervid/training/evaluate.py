@@ -73,7 +73,9 @@ def evaluate_miniature(
         for index in range(clips):
             person = sample_person(SPLITS["test"] + index)
             if any((person.seed, name) not in done for name in FACE):
-                fresh = [case for case in _person(person, editor, judges, out) if (case["person"], case["do"]) not in done]
+                fresh = [
+                    case for case in _person(person, editor, judges, out) if (case["person"], case["do"]) not in done
+                ]
                 with open(path, "a") as file:
                     file.writelines(json.dumps(case) + "\n" for case in fresh)
                 cases += fresh
@@ -141,7 +143,7 @@ def summarise(cases: list[Mapping[str, Any]]) -> dict[str, float]:
 
     def share(field: str, do: str | None = None) -> float:
         right = [ok for case in cases if do in (None, case["do"]) for ok in case[field].values()]
-        return 100 * sum(right) / max(1, len(right))
+        return 100 * float(sum(right)) / max(1, len(right))
 
     skills = [case["skill"] for case in cases]
     figures = {"clips": float(len({case["person"] for case in cases})), "edits": float(len(cases))}

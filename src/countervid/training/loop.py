@@ -96,7 +96,7 @@ def fit(model: nn.Module, loss: Loss, config: LoopConfig, folder: Path, report: 
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config)
         values = loss(torch.Generator().manual_seed(config.seed * 1_000_003 + step))
-        values["loss"].backward()  # type: ignore[no-untyped-call]
+        values["loss"].backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         if not torch.isfinite(norm):
             raise ModelError(

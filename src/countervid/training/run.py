@@ -46,16 +46,19 @@ def train_stage(
     size = batch or stage.batch
     for name in stage.needs:
         if not (models / name / WEIGHTS).exists():
-            raise ModelError(f"The stage `{stage.name}` needs `{name}`, which is not in {models}. Train it first: --stage {name}.")
+            raise ModelError(
+                f"The stage `{stage.name}` needs `{name}`, which is not in {models}. Train it first: --stage {name}."
+            )
     torch.manual_seed(loop.seed)  # initial weights; everything later draws from generators of its own
+    folder.mkdir(parents=True, exist_ok=True)
     model, loss = stage.build(train, size, models)
     began = time.monotonic()
-    average = fit(model, loss, loop, folder, report)
+    average = model if loss is None else fit(model, loss, loop, folder, report)
     note(f"{stage.name}: measuring on {len(validation)} unseen crops")
     figures = stage.evaluate(average, validation, models)
     if stage.sheet is not None:
         stage.sheet(average, validation, folder / "sheet.png", models)
-    target = models / stage.name
+    target = models / (stage.target or stage.name)
     stage.save(average, target, train)
     facts = {
         "stage": stage.name,

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from countervid.training.miniature import dva, examiner, identity, landmarks, parser, vae
+from countervid.training.miniature import classifier, couple, dva, examiner, identity, landmarks, parser, vae
 from countervid.training.miniature.base import Stage
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
-    for stage in (vae.STAGE, identity.STAGE, landmarks.STAGE, parser.STAGE, examiner.STAGE, dva.STAGE)
+    for stage in (
+        vae.STAGE,
+        identity.STAGE,
+        landmarks.STAGE,
+        parser.STAGE,
+        examiner.STAGE,
+        dva.STAGE,
+        couple.STAGE,
+        classifier.STAGE,
+    )
 }

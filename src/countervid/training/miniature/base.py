@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from countervid.phantom.dataset import PhantomFrames
-from countervid.training.loop import LoopConfig
+from countervid.training.loop import LoopConfig, Loss
 
 Figures = dict[str, float]
 """Measured quality: name -> value."""
 
-Built = tuple[nn.Module, Callable[[torch.Generator], Mapping[str, Tensor]]]
-"""A model and its loss (see `training.loop.Loss`)."""
+Built = tuple[nn.Module, Loss | None]
+"""A model and its loss; None where building has solved it already."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,3 +34,4 @@ class Stage:
     save: Callable[[nn.Module, Path, PhantomFrames], None]
     sheet: Callable[[nn.Module, PhantomFrames, Path, Path], None] | None = None  # also: where the PNG goes
     needs: tuple[str, ...] = ()  # bundled models that must be trained before
+    target: str = ""  # the model that is written, where it has another name: a stage that goes on from it

@@ -104,7 +104,7 @@ def miniature_config(channels: int) -> AutoencoderConfig:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, frames: PhantomFrames, models: Path) -> Figures:
-    """Reconstruction through the noise codes, and how near the true identity vector brings a frame to its counterfactual."""
+    """Reconstruction through the noise codes; how near the true identity brings a frame to its counterfactual."""
     assert isinstance(model, DiffusionAutoencoder)
     known = codes(frames, models)
     vae = VAE.from_folder(models / "vae")

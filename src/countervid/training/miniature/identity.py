@@ -99,7 +99,9 @@ def evaluate(model: nn.Module, frames: PhantomFrames, models: Path) -> Figures:
     same = (clips[:, 0] * clips[:, 1]).sum(-1)
     other = (clips[:, 0] * clips[:, 1].roll(1, 0)).sum(-1)
     thresholds = torch.cat([same, other])
-    right = ((same[None] >= thresholds[:, None]).float().mean(1) + (other[None] < thresholds[:, None]).float().mean(1)) / 2
+    right = (
+        (same[None] >= thresholds[:, None]).float().mean(1) + (other[None] < thresholds[:, None]).float().mean(1)
+    ) / 2
     nearest = (clips[:, 0] @ clips[:, 1].T).argmax(1) == torch.arange(len(clips))
     return {
         "same or other (%)": 100 * float(right.max()),

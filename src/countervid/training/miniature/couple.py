@@ -1,0 +1,102 @@
+"""Stage `couple`: the diffusion autoencoder learns which noise belongs to a picture, and to its counterfactual.
+
+A denoiser alone decides by its own taste what of a picture lies in the noise code and what in the
+identity. Here it is told: the code of a factual frame, with the identity of the counterfactual, must
+give the true counterfactual frame. It is trained on those triples with the code in place of random
+noise, which is the second round of rectified flow (Liu et al., arXiv:2209.03003, section 2.2) with
+couplings that cross an intervention; the same round straightens the chains, so that twenty steps there
+and back lose less. Only a world that knows its counterfactuals has such triples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from countervid.autoencoder.config import LossConfig
+from countervid.autoencoder.model import DiffusionAutoencoder
+from countervid.models.folder import WEIGHTS
+from countervid.phantom.dataset import PhantomFrames
+from countervid.training.crops import draw
+from countervid.training.loop import LoopConfig
+from countervid.training.miniature import dva
+from countervid.training.miniature.base import Built, Stage
+
+RANDOM_SHARE = 0.25  # of a batch keeps random noise, so that codes of pictures never seen stay meaningful
+CROSS_SHARE = 0.45  # learns the counterfactual from the factual's code; the rest, the factual from its own
+
+
+def noise_codes(model: DiffusionAutoencoder, frames: PhantomFrames, known: dva.Codes, models: Path) -> Tensor:
+    """The noise code of every factual row, kept beside the data; rows of counterfactuals hold their factual's."""
+    mark = hashlib.sha256((models / "dva" / WEIGHTS).read_bytes()).hexdigest()[:16]
+    path = frames.folder / f"noise-{mark}-{len(frames)}.safetensors"
+    if not path.exists():
+        factual = frames.factual
+        found = []
+        for rows in factual.split(64):
+            latents = known.latents[rows].float()
+            found.append(
+                model.encode(latents, known.identities[rows], known.landmarks[rows], steps=dva.STEPS, batch=64)
+            )
+        partial = path.with_suffix(".partial")
+        save_file({"noise": torch.cat(found).half().contiguous()}, partial)
+        partial.rename(path)
+    noise = load_file(path)["noise"]
+    place = torch.full((len(frames),), -1)
+    place[frames.factual] = torch.arange(len(frames.factual))
+    return noise[place[frames.column("source")]]
+
+
+def build(frames: PhantomFrames, batch: int, models: Path) -> Built:
+    known = dva.codes(frames, models)
+    model = DiffusionAutoencoder.from_pretrained(models / "dva")
+    noise = noise_codes(model, frames, known, models)
+    model.requires_grad_(True)
+    config = LossConfig(distance="mse", noise_terms=1, regulariser_weight=0)
+    everything, factual, counterfactual = torch.arange(len(frames)), frames.factual, frames.pairs[:, 1]
+    crossing = round(CROSS_SHARE * batch)
+    straight = batch - crossing - round(RANDOM_SHARE * batch)
+
+    def loss(generator: torch.Generator) -> Mapping[str, Tensor]:
+        coupled = torch.cat([draw(crossing, counterfactual, generator), draw(straight, factual, generator)])
+        rows = torch.cat([coupled, draw(batch - len(coupled), everything, generator)])
+        first = torch.randn(known.latents[rows].shape, generator=generator)
+        first[: len(coupled)] = noise[coupled].float()
+        landmarks = known.landmarks[frames.column("source")[rows]]
+        landmarks = landmarks + dva.LANDMARK_NOISE * torch.randn(landmarks.shape, generator=generator)
+        found = model.loss(
+            known.latents[rows].float(),
+            known.identities[rows],
+            landmarks,
+            config=config,
+            generator=generator,
+            noises=(first, first),
+        )
+        return {"loss": found.total, "coupled": found.noise[: len(coupled)].mean()}
+
+    return model, loss
+
+
+def save(model: nn.Module, folder: Path, frames: PhantomFrames) -> None:
+    del frames
+    assert isinstance(model, DiffusionAutoencoder)
+    model.save_pretrained(folder)
+
+
+STAGE = Stage(
+    name="couple",
+    target="dva",
+    summary="latent diffusion video autoencoder",
+    loop=LoopConfig(steps=2500, lr=5e-4, warmup=100, decay_from=0.3),
+    batch=32,
+    build=build,
+    evaluate=dva.evaluate,
+    save=save,
+    sheet=dva.sheet,
+    needs=("vae", "identity", "dva"),
+)
