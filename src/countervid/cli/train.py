@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -59,6 +60,10 @@ def miniature(
         validation = _people("validation", data, None, workers)
         total = steps or plan.loop.steps
         with progress(f"{name}: training") as advance:
+
+            def report(step: int, means: Mapping[str, float], total: int = total) -> None:
+                advance(step, total)  # noqa: B023  called within this turn of the loop
+
             figures = train_stage(
                 plan,
                 train,
@@ -68,7 +73,7 @@ def miniature(
                 steps=steps,
                 batch=batch,
                 seed=seed,
-                report=lambda step, means, total=total: advance(step, total),
+                report=report,
                 note=console().log,
             )
         for what, value in figures.items():
