@@ -59,6 +59,7 @@ def test_masks_are_the_published_ones(encoders: FaceEncoders, pictures: torch.Te
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # a forward and a backward pass of two pictures twice at 256 px: a minute on one core
 def test_loss_of_the_whole_autoencoder_is_the_published_one(encoders: FaceEncoders, pictures: torch.Tensor) -> None:
     tensors, metadata = golden("train_256")
     model = DiffusionAutoencoder(AutoencoderConfig(unet=published(metadata["config"]))).eval()
