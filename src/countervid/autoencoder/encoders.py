@@ -53,8 +53,9 @@ class IdentityNetwork(Frozen):
         if x.shape[2] != 256:
             x = F.adaptive_avg_pool2d(x, (256, 256))
         face = F.adaptive_avg_pool2d(x[:, :, 35:223, 32:220], (112, 112))
-        vectors: Tensor = self.backbone(face)
-        return vectors / vectors.norm(dim=1, keepdim=True)
+        vectors = self.backbone(face)
+        unit: Tensor = vectors / vectors.norm(dim=1, keepdim=True)
+        return unit
 
 
 class LandmarkNetwork(Frozen):
