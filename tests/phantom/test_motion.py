@@ -87,7 +87,7 @@ def test_an_occluder_passes_in_about_one_take_of_eight_for_less_than_a_second():
 def test_smiling_moves_the_smile_channel_alone_and_far():
     motion = make_motion(5, 0, 500, 25.0)
     off, on = express(motion, smiling=False), express(motion, smiling=True)
-    assert off.smile.max() <= 0.12 + 1e-6 and on.smile.min() >= 0.65 - 1e-6
+    assert off.smile.max() <= 0.06 + 1e-6 and on.smile.min() >= 0.75 - 1e-6
     for name, values in rows(off).items():
         if name != "smile":
             np.testing.assert_array_equal(values, rows(on)[name], err_msg=name)

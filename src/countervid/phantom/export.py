@@ -127,7 +127,7 @@ def write_person(
             f"`{folder}` cannot be made ({error.strerror}). Choose a folder that you may write to."
         ) from error
 
-    shapes = {
+    shapes: dict[str, dict[str, tuple[tuple[int, ...], type]]] = {
         "landmarks": {"landmarks": ((frames, 68, 2), np.float32)},
         "masks": {"masks": ((frames, size, size), np.uint8)},
         "flow": {"flow": ((frames - 1, size, size, 2), np.float16), "visible": ((frames - 1, size, size), np.uint8)},

@@ -143,6 +143,7 @@ def _speech(key: int, seconds: Float) -> tuple[Float, Float, Float]:
         jaw = np.maximum(jaw, opening * _smoothstep(1 - distance))
     jaw = talk * jaw
     wide = np.clip(talk * smooth_noise(key, 46, seconds, 2.5) * 0.5, -1.0, 1.0)
+    wide = np.where(wide > 0, 0.45 * wide, wide)  # widely spread lips would pass for a smile
     return jaw, wide, talk
 
 
@@ -269,8 +270,8 @@ def express(motion: Motion, smiling: bool) -> Motion:
     """Give the motion the attribute `smiling`; every other channel stays as it is, to the bit.
 
     `make_motion` leaves the person's momentary cheerfulness, 0..1, in the smile channel. A person
-    who smiles moves within 0.65..1, one who does not within 0..0.12: the ranges lie far apart.
+    who smiles moves within 0.75..1, one who does not within 0..0.06: the ranges lie far apart.
     """
     mood = motion.smile
-    smile = 0.65 + 0.35 * mood if smiling else 0.12 * mood
+    smile = 0.75 + 0.25 * mood if smiling else 0.06 * mood
     return replace(motion, smile=smile.astype(np.float32))

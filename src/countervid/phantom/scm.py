@@ -42,8 +42,8 @@ OLD_YEARS = (58.0, 85.0)
 
 # What a man's bones have more of than a woman's, in standard deviations; each moves by half.
 GENDER_BONES = {
-    "jaw_width": 2.2,
-    "chin_length": 0.9,
+    "jaw_width": 2.6,
+    "chin_length": 1.2,
     "chin_forward": 0.9,
     "brow_ridge": 2.4,
     "cheekbones": -0.6,
@@ -52,10 +52,10 @@ GENDER_BONES = {
     "face_width": 0.4,
     "nose_width": 0.8,
     "nose_length": 0.6,
-    "eye_size": -1.5,
-    "brow_thickness": 2.3,
+    "eye_size": -1.7,
+    "brow_thickness": 2.8,
     "brow_arch": -1.9,
-    "lip_fullness": -1.7,
+    "lip_fullness": -2.0,
     "ear_size": 0.5,
     "neck_width": 2.4,
     "shoulder_width": 2.2,
@@ -75,8 +75,8 @@ AGE_BONES = {
 
 # (chance, style) as worn by women and by men; indices into HAIR_STYLES follow from the names.
 STYLES: dict[str, tuple[tuple[float, str], ...]] = {
-    "woman": ((0.34, "long"), (0.26, "bob"), (0.20, "curls"), (0.17, "bun"), (0.03, "side parting")),
-    "man": ((0.38, "side parting"), (0.34, "cropped"), (0.25, "swept back"), (0.03, "curls")),
+    "woman": ((0.36, "long"), (0.26, "bob"), (0.20, "curls"), (0.18, "bun")),
+    "man": ((0.38, "side parting"), (0.34, "cropped"), (0.28, "swept back")),
 }
 
 # Two ends of each natural hair colour's range.
@@ -190,7 +190,9 @@ def look(exogenous: Exogenous, attributes: Mapping[str, str]) -> Look:
     skin = skin_colour(u["melanin"], u["haemoglobin"], u["undertone"], aged)
     hair = _between(HAIR_COLOURS[attributes["hair_colour"]], u["hair shade"])
     wears_lipstick = attributes["lipstick"] == "yes"
-    natural_lips = skin * np.array([0.88, 0.50, 0.50]) * (0.85 + 0.3 * u["lip shade"])
+    # Lips stand out more in women and in the young (facial contrast; Russell 2009, doi:10.1068/p6331).
+    contrast = (1.0 if gender == "woman" else 0.72) * (1 - 0.45 * aged)
+    natural_lips = skin * (1 - contrast * np.array([0.12, 0.56, 0.55])) * (0.88 + 0.24 * u["lip shade"])
     style, length, volume = (u[f"{part} as {gender}"] for part in ("style", "length", "volume"))
     freckled = u["freckled"] < 0.45 * (1 - u["melanin"])
 
@@ -240,7 +242,7 @@ def skin_colour(melanin: float, haemoglobin: float, undertone: float, aged: floa
     colour = np.array([0.84, 0.68, 0.57]) * np.exp(-absorbed)
     colour = colour * np.array([1.0, 0.96 + 0.09 * undertone, 1.08 - 0.22 * undertone])
     grey = colour.mean()
-    return np.asarray((colour + 0.14 * aged * (grey - colour)) * (1 + 0.06 * aged) * np.array([1, 1, 1 - 0.06 * aged]))
+    return np.asarray((colour + 0.20 * aged * (grey - colour)) * (1 + 0.06 * aged) * np.array([1, 1, 1 - 0.06 * aged]))
 
 
 def _iris(u: Mapping[str, float]) -> Float:

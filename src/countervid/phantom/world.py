@@ -13,7 +13,8 @@ from functools import cache
 
 import numpy as np
 
-from countervid.causal.graph import CausalGraph, Counterfactual, Noise
+from countervid.causal.counterfactual import Counterfactual, Noise
+from countervid.causal.graph import CausalGraph
 from countervid.errors import ConfigError
 from countervid.phantom import scm
 from countervid.phantom.motion import express, make_motion, motion_at
