@@ -31,6 +31,19 @@ Responses = dict[tuple[str, ...], str]
 
 
 @dataclass(frozen=True)
+class Step:
+    """What an intervention replaced, so that the opposite intervention leads back to it exactly.
+
+    Attributes:
+        before: The intervened variables -> their values before.
+        held: The interventions that were in force before.
+    """
+
+    before: Mapping[str, str]
+    held: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Noise:
     """What a person brings along: how each variable responds, and which variables are held by an intervention.
 
@@ -38,10 +51,12 @@ class Noise:
         responses: Variable -> parents' values (in the graph's order of parents) -> value. A variable without
             parents has the one key `()`.
         held: Interventions in force. A held variable has this value whatever its parents are.
+        history: The interventions so far, latest last, without those that were undone.
     """
 
     responses: Mapping[str, Mapping[tuple[str, ...], str]]
     held: Mapping[str, str] = field(default_factory=dict)
+    history: tuple[Step, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts and strings for JSON; the parents' values are joined by commas: `{"old,man": "yes"}`."""
@@ -50,6 +65,7 @@ class Noise:
                 name: {",".join(key): value for key, value in table.items()} for name, table in self.responses.items()
             },
             "held": dict(self.held),
+            "history": [{"before": dict(step.before), "held": dict(step.held)} for step in self.history],
         }
 
     @classmethod
@@ -59,7 +75,8 @@ class Noise:
             name: {tuple(key.split(",") if key else ()): value for key, value in table.items()}
             for name, table in data["responses"].items()
         }
-        return cls(responses=responses, held=dict(data.get("held", {})))
+        history = tuple(Step(dict(step["before"]), dict(step["held"])) for step in data.get("history", ()))
+        return cls(responses, dict(data.get("held", {})), history)
 
 
 @dataclass(frozen=True)
@@ -167,8 +184,9 @@ def intervene(
     """What the person would be like, had the variables in `do` been set.
 
     Abduction (unless `noise` is carried along), action (the variables of `do` are cut from their parents and held),
-    prediction (everything else responds). An intervention stays in force for the next one on the same noise. Setting
-    a variable to the value that it has by itself lifts the hold, so undoing an intervention restores the noise.
+    prediction (everything else responds). An intervention stays in force for the next one on the same noise, until
+    its variable is set to the value that it has by itself. Setting the variables of the latest intervention to what
+    they were before undoes it: attributes and noise are then what they were, down to what was in force.
 
     Args:
         graph: The causal graph.
@@ -185,7 +203,24 @@ def intervene(
         noise = abduct(graph, before)
     else:
         _check_noise(graph, noise, before)
-    held = {name: value for name, value in noise.held.items() if name not in do}
+    if noise.history and noise.history[-1].before == dict(do):
+        carried = Noise(noise.responses, noise.history[-1].held, noise.history[:-1])
+        after = predict(graph, carried)
+    else:
+        after, held = _act(graph, noise, do)
+        step = Step({name: before[name] for name in graph.in_order(do)}, noise.held)
+        carried = Noise(noise.responses, held, noise.history if held == noise.held else (*noise.history, step))
+    changes = tuple(
+        Change(name, before[name], after[name], _reason(graph, carried, name, before, after, do))
+        for name in graph.order
+        if before[name] != after[name]
+    )
+    return Counterfactual(before, graph.in_order(do), graph.in_order(after), carried, changes)
+
+
+def _act(graph: CausalGraph, noise: Noise, do: Mapping[str, str]) -> tuple[Attributes, Attributes]:
+    """The attributes under `do`, and what is then held."""
+    held = {name: value for name, value in noise.held.items() if do.get(name, value) == value}
     after: Attributes = {}
     for name in graph.order:
         if name in held:
@@ -195,13 +230,7 @@ def intervene(
         after[name] = do.get(name, by_itself)
         if after[name] != by_itself:
             held[name] = after[name]
-    carried = Noise(noise.responses, graph.in_order(held))
-    changes = tuple(
-        Change(name, before[name], after[name], _reason(graph, carried, name, before, after, do))
-        for name in graph.order
-        if before[name] != after[name]
-    )
-    return Counterfactual(before, graph.in_order(do), graph.in_order(after), carried, changes)
+    return after, graph.in_order(held)
 
 
 def _respond(graph: CausalGraph, name: str, attributes: Mapping[str, str], uniform: float, choose: Choice) -> Responses:
