@@ -1,27 +1,85 @@
-"""What would this video have looked like, had one thing about the person been different?"""
+"""What would this video have looked like, had one thing about the person been different?
+
+    import countervid as cv
+
+    clip = cv.Clip.read("talk.mp4")
+    result = cv.counterfactual(clip, do={"age": "old"})
+    result.clip.write("old.mp4")
+    result.write_report("report.html")
+
+Everything public is here. Names are imported when they are first used, so that `import countervid` is quick.
+"""
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-# Name -> module. Imported on first use, so that `import countervid` stays quick and pulls in no torch.
-_PUBLIC = {
+if TYPE_CHECKING:
+    from countervid.causal.graph import CausalGraph
+    from countervid.clip import Clip
+    from countervid.editors.base import (
+        Editor,
+        Prepared,
+        Seen,
+        Target,
+        load_editor,
+        register_editor,
+    )
+    from countervid.editors.base import names as editor_names
+    from countervid.errors import CountervidError
+    from countervid.face.pipeline import FacePipeline
+    from countervid.phantom.world import Person, sample_person
+    from countervid.runs.provenance import verify
+    from countervid.runs.run import Result, counterfactual
+
+_HOMES = {
+    "CausalGraph": "countervid.causal.graph",
     "Clip": "countervid.clip",
-    "CausalGraph": "countervid.causal",
-    "load_editor": "countervid.editors",
-    "bundled": "countervid.models",
     "CountervidError": "countervid.errors",
+    "Editor": "countervid.editors.base",
+    "FacePipeline": "countervid.face.pipeline",
+    "Person": "countervid.phantom.world",
+    "Prepared": "countervid.editors.base",
+    "Result": "countervid.runs.run",
+    "Seen": "countervid.editors.base",
+    "Target": "countervid.editors.base",
+    "counterfactual": "countervid.runs.run",
+    "editor_names": "countervid.editors.base:names",
+    "load_editor": "countervid.editors.base",
+    "register_editor": "countervid.editors.base",
+    "sample_person": "countervid.phantom.world",
+    "verify": "countervid.runs.provenance",
 }
 
-__all__ = sorted(_PUBLIC)
+__all__ = [
+    "CausalGraph",
+    "Clip",
+    "CountervidError",
+    "Editor",
+    "FacePipeline",
+    "Person",
+    "Prepared",
+    "Result",
+    "Seen",
+    "Target",
+    "counterfactual",
+    "editor_names",
+    "load_editor",
+    "register_editor",
+    "sample_person",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'countervid' has no attribute {name!r}")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+    if name not in _HOMES:
+        raise AttributeError(f"module 'countervid' has no attribute '{name}'. It has: {', '.join(__all__)}.")
+    module, _, inner = _HOMES[name].partition(":")
+    value = getattr(importlib.import_module(module), inner or name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+    return sorted(__all__)

@@ -1,9 +1,9 @@
 """Toy weights and a clip of a photograph, made once."""
 
 import pytest
-from tiny_models import astronaut_frames, save_tiny_models
 
 from countervid.clip import Clip
+from tiny_models import astronaut_frames, save_tiny_models
 
 
 @pytest.fixture(scope="session")

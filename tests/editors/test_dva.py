@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from tiny_models import astronaut_frames
 
 from countervid.clip import Clip
 from countervid.editors import Target, load_editor
 from countervid.editors.dva import DVA
 from countervid.errors import ConfigError, FaceError, InterventionError, ModelError
+from tiny_models import astronaut_frames
 
 FACTUAL = {"age": "young", "gender": "woman", "beard": "no", "bald": "no", "hair_colour": "brown"}
 OLD = {**FACTUAL, "age": "old", "hair_colour": "grey"}
@@ -21,7 +21,9 @@ def target(strength=1.0, **extra):
 @pytest.fixture
 def make(tiny_models, tmp_path):
     def make_editor(cache="cache", **settings):
-        return load_editor("dva", tiny_models, cache=tmp_path / cache, **{"steps": 3, "window": 8, "batch": 4, **settings})
+        return load_editor(
+            "dva", tiny_models, cache=tmp_path / cache, **{"steps": 3, "window": 8, "batch": 4, **settings}
+        )
 
     return make_editor
 
@@ -118,7 +120,9 @@ def test_a_frame_does_not_depend_on_its_batch(make, tiny_clip):
     codes, looks = ready.store.load("codes/00000000"), ready.store.load("looks/00000000")
     with torch.inference_mode():
         together = editor.draw(codes["noise"], looks["pose"], ready.payload)
-        alone = torch.cat([editor.draw(codes["noise"][i : i + 1], looks["pose"][i : i + 1], ready.payload) for i in range(8)])
+        alone = torch.cat(
+            [editor.draw(codes["noise"][i : i + 1], looks["pose"][i : i + 1], ready.payload) for i in range(8)]
+        )
     assert torch.equal(together, alone)
 
 

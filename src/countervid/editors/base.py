@@ -123,7 +123,11 @@ class Seen:
 
 
 class Reader(Protocol):
-    """An editor that can also tell the factual attributes of a prepared clip."""
+    """An editor that can also tell the factual attributes of a clip."""
+
+    def look(self, clip: Clip, *, report: Report | None = None) -> Prepared:
+        """As much of `prepare` as reading needs."""
+        ...
 
     def read(self, prepared: Prepared) -> dict[str, Seen]: ...
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -117,6 +117,20 @@ class DVA:
         Raises:
             FaceError: The clip shows no face, or not so many.
         """
+        seen = self.look(clip, report=report)
+        assert seen.track is not None
+        decibels = self._invert(seen.payload, self._starts(seen.track), seen.store, report)
+        # Of the latents drawn again from their codes, against the latents.
+        facts = {**seen.facts, "reconstruction_db": round(decibels, 2)}
+        return replace(seen, factual=dict(factual), facts=facts)
+
+    @torch.inference_mode()
+    def look(self, clip: Clip, *, report: Report | None = None) -> Prepared:
+        """The part of `prepare` that `read` needs: it costs a fraction of the whole.
+
+        Raises:
+            FaceError: The clip shows no face, or not so many.
+        """
         config = self.config
         origin = {
             "format": FORMAT,
@@ -127,25 +141,21 @@ class DVA:
         }
         store = Store(self.cache, self.name, origin)
         track = self._track(clip, store, report)
-        starts = [
-            start for start in range(0, len(clip), config.window) if len(track.frames(start, start + config.window))
-        ]
+        starts = self._starts(track)
         self._look(clip, track, starts, store, report)
         vectors = torch.cat([_load(store, "looks", start)["identity"] for start in starts])
         # Deviation: the mean is brought back to unit length, as edited identities are; the published code does not, and
         # so changes the picture at strength 0.
         identity = F.normalize(vectors.double().mean(0), dim=0).float()
-        decibels = self._invert(identity, starts, store, report)
         counts = track.counts()
         facts: dict[str, object] = {
             "faces": track.describe(),
             "frames": len(clip),
             "frames_without_face": counts["absent"],
             "track": counts,
-            "reconstruction_db": round(decibels, 2),  # of the latents' codes, against the latents
         }
         return Prepared(
-            editor=self.name, key=store.key, clip=clip, factual=dict(factual), store=store, facts=facts, track=track,
+            editor=self.name, key=store.key, clip=clip, factual={}, store=store, facts=facts, track=track,
             payload=identity,
         )  # fmt: skip
 
@@ -182,6 +192,11 @@ class DVA:
         assert track is not None
         drawing = _Drawing(self, prepared, track, self.moved(prepared, target))
         return self.pipeline.pasted(prepared.clip, track, drawing.edits, self.config.paste)
+
+    def _starts(self, track: FaceTrack) -> list[int]:
+        """First frames of the windows that show the face."""
+        size = self.config.window
+        return [start for start in range(0, len(track), size) if len(track.frames(start, start + size))]
 
     def _track(self, clip: Clip, store: Store, report: Report | None) -> FaceTrack:
         path = store.folder / "track.safetensors"
@@ -319,17 +334,17 @@ class _Drawing:
 def _folders(root: Path | None) -> dict[str, Path]:
     """Role -> folder of its weights; roles that may be missing are left out."""
     needed, optional = ("vae", "identity", "dva"), ("landmarks", "parser")
+    there = models.available()
+    bundled = {name: models.bundled(name) for name in optional if name in there}
     if root is None:
-        there = models.available()
-        return {name: models.bundled(name) for name in (*needed, *(n for n in optional if n in there))}
+        return {name: models.bundled(name) for name in needed} | bundled
     missing = [name for name in needed if not (root / name).is_dir()]
     if missing:
         raise ModelError(
             f"`{root}` is not a folder of weights for `dva`: it lacks {', '.join(missing)}. It needs the folders "
             f"{', '.join(needed)}, each as `countervid train miniature` writes them."
         )
-    found = {name: root / name for name in needed}
-    return found | {name: root / name for name in optional if (root / name).is_dir()}
+    return bundled | {name: root / name for name in (*needed, *optional) if (root / name).is_dir()}
 
 
 def _load(store: Store, kind: str, start: int) -> Mapping[str, Tensor]:

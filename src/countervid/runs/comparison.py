@@ -16,6 +16,7 @@ from countervid.clip import Clip
 from countervid.runs.together import together
 
 Picture = NDArray[np.uint8]
+Lettering = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 BACKGROUND, INK, QUIET, ACCENT = (15, 17, 23), (236, 238, 244), (139, 147, 167), (255, 176, 84)
 AMPLIFICATION = 4  # of the difference: a quarter of the range fills the colour scale
@@ -83,7 +84,7 @@ def difference(factual: Picture, counterfactual: Picture) -> Picture:
     glow = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB).astype(np.float32)
     grey = factual.astype(np.float32).mean(-1, keepdims=True) * 0.22
     weight = np.minimum(level[..., None].astype(np.float32) / 48, 1)  # the faintest changes fade in
-    return np.clip(grey * (1 - weight) + glow * weight + 8, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(grey * (1 - weight) + glow * weight + 8, 0, 255), dtype=np.uint8)
 
 
 def _arrange(width: int, height: int, count: int, lines: int) -> _Layout:
@@ -124,14 +125,12 @@ def _board(header: Header, panels: Sequence[Panel], layout: _Layout) -> Picture:
     return np.asarray(image).copy()
 
 
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: int) -> Lettering:
     """The lettering that comes with Pillow: the same picture on every machine."""
     return ImageFont.load_default(size=size)
 
 
-def _fitted(
-    draw: ImageDraw.ImageDraw, text: str, lettering: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: int
-) -> str:
+def _fitted(draw: ImageDraw.ImageDraw, text: str, lettering: Lettering, room: int) -> str:
     if draw.textlength(text, lettering) <= room:
         return text
     while text and draw.textlength(text + " …", lettering) > room:
@@ -144,7 +143,7 @@ def _rounded(panel: tuple[int, int]) -> NDArray[np.float32]:
     big = Image.new("L", (panel[0] * 4, panel[1] * 4), 0)
     ImageDraw.Draw(big).rounded_rectangle((0, 0, panel[0] * 4 - 1, panel[1] * 4 - 1), _RADIUS * 4, fill=255)
     small = np.asarray(big.resize(panel, Image.Resampling.BOX), dtype=np.float32)
-    return (small / 255)[..., None]
+    return np.asarray(small[..., None] / 255, dtype=np.float32)
 
 
 def _scaled(picture: Picture, panel: tuple[int, int]) -> Picture:

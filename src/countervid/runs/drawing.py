@@ -18,7 +18,7 @@ def draw_graph(graph: CausalGraph, outcome: Counterfactual) -> str:
     """
     linked = {name for edge in graph.edges for name in edge}
     rows = [[name for name in layer if name in linked] for layer in graph.layers()]
-    rows = [row for row in _untangled([row for row in rows if row], graph)]
+    rows = _untangled([row for row in rows if row], graph)
     alone = [name for name in graph.variables if name not in linked]
     if alone:
         rows.append(alone)

@@ -18,6 +18,10 @@ from countervid.models.folder import write_whole
 RECORD = "run.json"
 
 
+class OtherRunError(OutputError):
+    """The folder holds a run with other settings."""
+
+
 class RunFolder:
     """Files of one run, each made at most once.
 
@@ -47,7 +51,7 @@ class RunFolder:
             raise OutputError(f"`{path}` is not empty and holds no run. Choose another `--out`, or empty it.")
         if previous is not None and (differing := differences(previous["settings"], settings)):
             more = f", and {len(differing) - 3} more" if len(differing) > 3 else ""
-            raise OutputError(
+            raise OtherRunError(
                 f"`{path}` holds a run with other settings: {'; '.join(differing[:3])}{more}. "
                 "Choose another `--out`, or remove that folder."
             )

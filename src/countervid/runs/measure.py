@@ -1,4 +1,4 @@
-"""What a run is measured by, in one pass over its clips: the examiner's reading, identity, the distance to the truth."""
+"""What a run is measured by, in one pass: the examiner's reading, identity, the distance to the truth."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def measure(
     """
     clips = {"factual": factual, "counterfactual": edited} | ({} if truth is None else {"truth": truth})
     faces = {name: _Reader(judges) for name in clips}
-    in_crop, in_frame = Truth(), Truth()
+    against = {"face": Truth(), "frame": Truth()}
     changed = pixels = 0
     decibels: list[Tensor] = []
     for windows in zip(*(clip.windows(_WINDOW) for clip in clips.values()), strict=True):
@@ -71,7 +71,7 @@ def measure(
         unit = {name: window.permute(0, 3, 1, 2).float() / 255 for name, window in frames.items()}
         decibels.append(psnr(unit["factual"], unit["counterfactual"]))
         if truth is not None:
-            in_frame.update(unit["factual"], unit["counterfactual"], unit["truth"])
+            against["frame"].update(unit["factual"], unit["counterfactual"], unit["truth"])
         index = None if track is None else track.frames(start, start + len(moved))
         if track is None or index is None or len(index) == 0:
             continue
@@ -79,21 +79,18 @@ def measure(
         crops = {name: align.crop(window[rows], track.quads[index], _CROP) for name, window in frames.items()}
         crops = {name: crop.permute(0, 3, 1, 2).float() / 255 for name, crop in crops.items()}
         for name, crop in crops.items():
-            faces[name].look(crop)
+            faces[name].look(crop, rows + start)
         if truth is not None:
-            in_crop.update(crops["factual"], crops["counterfactual"], crops["truth"])
-    return _plain(
-        {
-            "frames": len(factual),
-            "changed_share": changed / pixels,
-            "psnr_to_factual": float(torch.cat(decibels).mean()),
-            "identity": _identity(faces),
-            "examiner": _examined(faces, target),
-            "truth": None
-            if truth is None
-            else {"face": asdict(in_crop.compute()), "frame": asdict(in_frame.compute())},
-        }
-    )
+            against["face"].update(crops["factual"], crops["counterfactual"], crops["truth"])
+    found = {
+        "frames": len(factual),
+        "changed_share": changed / pixels,
+        "psnr_to_factual": float(torch.cat(decibels).mean()),
+        "identity": _identity(faces, len(factual)),
+        "examiner": _examined(faces, target),
+        "truth": None if truth is None else {part: asdict(sums.compute()) for part, sums in against.items()},
+    }
+    return {name: _plain(value) for name, value in found.items()}
 
 
 class _Reader:
@@ -104,9 +101,10 @@ class _Reader:
         self._votes: dict[str, Tensor] = {}
         self._frames = 0
         self._vectors: list[Tensor] = []
+        self._numbers: list[Tensor] = []
 
-    def look(self, crops: Tensor) -> None:
-        """Crops `(n, 3, S, S)`, 0..1."""
+    def look(self, crops: Tensor, numbers: Tensor) -> None:
+        """Crops `(n, 3, S, S)`, 0..1, of the frames with these numbers."""
         signed = crops * 2 - 1
         if self._judges.examiner is not None:
             for name, said in self._judges.examiner(signed).items():
@@ -114,10 +112,16 @@ class _Reader:
             self._frames += len(crops)
         if self._judges.identity is not None:
             self._vectors.append(self._judges.identity(signed))
+            self._numbers.append(numbers)
 
-    @property
-    def vectors(self) -> Tensor | None:
-        return torch.cat(self._vectors) if self._vectors else None
+    def vectors(self, frames: int) -> Tensor | None:
+        """One identity vector a frame, `(frames, D)`; NaN where there is no face."""
+        if not self._vectors:
+            return None
+        found = torch.cat(self._vectors)
+        every = torch.full((frames, found.shape[1]), torch.nan)
+        every[torch.cat(self._numbers)] = found
+        return every
 
     def reading(self) -> dict[str, dict[str, Any]]:
         """Variable -> likeliest value and its probability: frames vote with the mean of their log-probabilities."""
@@ -130,12 +134,12 @@ class _Reader:
         return found
 
 
-def _identity(faces: Mapping[str, _Reader]) -> dict[str, float] | None:
-    before, after = faces["factual"].vectors, faces["counterfactual"].vectors
+def _identity(faces: Mapping[str, _Reader], frames: int) -> dict[str, float] | None:
+    before, after = (faces[name].vectors(frames) for name in ("factual", "counterfactual"))
     if before is None or after is None:
         return None
     found = {"tl_id": tl_id(before, after), "tg_id": tg_id(before, after), "likeness": likeness(before, after)}
-    if "truth" in faces and (true := faces["truth"].vectors) is not None:
+    if "truth" in faces and (true := faces["truth"].vectors(frames)) is not None:
         found["likeness_to_truth"] = likeness(true, after)
         found["likeness_of_truth"] = likeness(true, before)  # how far the intervention itself moves identity
     return found

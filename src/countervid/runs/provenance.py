@@ -2,11 +2,11 @@
 
 The watermark is a faint static texture in the luma of the pixels that the edit changed, and of no others. It repeats
 every 64 px; each 8 x 8 block holds one of three middle frequencies of the cosine transform with a sign, both drawn
-from a fixed key: the frequencies that a video codec keeps when it must drop some. Reading it back folds all frames onto one
-64 x 64 tile and correlates that tile with the key by phase, at all 4096 shifts, so that a cropped video is read as well.
-The score is the highest correlation in standard deviations of all shifts. Measured on two-second 256 px clips with a
-face of a seventh of the frame: unmarked videos score 3 to 4.5, marked ones about 20 as written, 9 when written again at
-H.264 quality 23, 6 at 26. Scaling the video removes it; the metadata and `run.json` do not depend on it.
+from a fixed key: frequencies that a video codec keeps when it must drop some. Reading it back folds all frames onto
+one 64 x 64 tile and correlates that with the key by phase, at all 4096 shifts, so that a cropped video is read too.
+The score is the highest correlation, in standard deviations of all shifts. Measured on two-second clips of 256 px with
+a face of a seventh of the frame: unmarked videos score 3 to 4.5, marked ones about 20 as written, 9 when written again
+at H.264 quality 23, 6 at 26. Scaling the video removes it; the metadata and `run.json` do not depend on it.
 """
 
 from __future__ import annotations

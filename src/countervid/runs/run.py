@@ -67,9 +67,8 @@ class Result:
         if len(lines) > 4:
             lines = [*lines[:3], f"and {len(lines) - 3} more"]
         corner = "synthetic video" if self.record["settings"]["marking"] else ""
-        return compare(
-            Header(title=title, lines=lines, corner=corner), self.factual, self.clip, self.truth, captions(self)
-        )
+        header = Header(title=title, lines=lines, corner=corner)
+        return compare(header, self.factual, self.clip, self.truth, captions(self))
 
     def write_report(self, path: str | Path) -> Path:
         """Write the report: one HTML page that needs no network."""
@@ -134,13 +133,8 @@ def counterfactual(
         )
     chosen = load_editor(editor) if isinstance(editor, str) else editor
     # Checked before anything dear is computed; what the graph and the clip add is checked by the target itself.
-    Target(
-        factual={},
-        do={},
-        counterfactual=dict.fromkeys(strengths or {}, ""),
-        strength=strength,
-        strengths=strengths or {},
-    )
+    strengths = dict(strengths or {})
+    Target(factual={}, do={}, counterfactual=dict.fromkeys(strengths, ""), strength=strength, strengths=strengths)
     settings = {
         "clip": clip.digest(),
         "do": dict(do),
@@ -151,7 +145,7 @@ def counterfactual(
         "editor_settings": asdict(chosen.config),
         "weights": chosen.weights(),
         "strength": strength,
-        "strengths": dict(strengths or {}),
+        "strengths": strengths,
         "seed": seed,
         "truth": None if truth is None else truth.digest(),
         "marking": marking,
@@ -175,7 +169,7 @@ def counterfactual(
         counterfactual=outcome.attributes,
         prompt=describe(outcome.attributes, model, factual if isinstance(factual, str) else None),
         strength=strength,
-        strengths=dict(strengths or {}),
+        strengths=strengths,
         seed=seed,
     )
     edited = chosen.edit(prepared, target)
@@ -279,7 +273,10 @@ def _explained(result: Result) -> dict[str, Any]:
 
 
 def _graph_digest(graph: CausalGraph) -> str:
-    return hashlib.sha256(repr((graph.variables, graph.causes, graph.mechanisms)).encode()).hexdigest()
+    parts = [repr(graph.causes)]
+    for name in graph.variables:
+        parts += [graph.variables[name].model_dump_json(), graph.mechanisms[name].model_dump_json()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def versions() -> dict[str, str]:

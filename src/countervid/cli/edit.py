@@ -1,0 +1,177 @@
+"""`countervid edit`: the counterfactual of a video, in a folder with its comparison and report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from countervid.cli.common import DoOption, console
+from countervid.errors import ConfigError, InterventionError
+
+if TYPE_CHECKING:
+    from countervid.editors.base import Editor
+    from countervid.runs.run import Result
+
+app = typer.Typer(no_args_is_help=True)
+
+ClipArgument = Annotated[Path, typer.Argument(help="A video file, or a folder of pictures.", show_default=False)]
+GraphOption = Annotated[str, typer.Option(help="A bundled graph's name, or a YAML file.")]
+EditorOption = Annotated[str, typer.Option(help="Which editor.")]
+ModelOption = Annotated[Optional[Path], typer.Option(help="A folder of weights; the bundled miniature by default.")]
+FaceOption = Annotated[Optional[int], typer.Option(help="Which face, counted from the largest, 0.")]
+CacheOption = Annotated[
+    Optional[Path],
+    typer.Option(envvar="COUNTERVID_CACHE", help="Where prepared clips are kept.", show_default="~/.cache/countervid"),
+]
+
+
+@app.command()
+def edit(
+    clip: ClipArgument,
+    do: DoOption,
+    editor: EditorOption = "dva",
+    model: ModelOption = None,
+    graph: GraphOption = "phantom",
+    factual: Annotated[Optional[str], typer.Option(help='The person in words: "He is young."')] = None,
+    face: FaceOption = None,
+    strength: Annotated[float, typer.Option(help="0 is the source, 1 the edit as asked.")] = 1.0,
+    only: Annotated[
+        Optional[list[str]], typer.Option("--amount", metavar="NAME=NUMBER", help="The same for one attribute.")
+    ] = None,
+    steps: Annotated[Optional[int], typer.Option(help="Evaluations each way, for editors that diffuse.")] = None,
+    settings: Annotated[
+        Optional[list[str]], typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of the editor.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="For editors that draw noise.")] = 0,
+    truth: Annotated[Optional[Path], typer.Option(help="The true counterfactual, where it is known.")] = None,
+    out: Annotated[Optional[Path], typer.Option(help="The run's folder; named after clip and --do by default.")] = None,
+    marking: Annotated[
+        bool, typer.Option("--marking/--no-marking", help="Mark the result as synthetic: metadata and watermark.")
+    ] = True,
+    cache: CacheOption = None,
+) -> None:
+    """Write the counterfactual of a video: the same clip, had the person been so. The same command resumes."""
+    from countervid.causal.graph import CausalGraph
+    from countervid.cli.stages import stages
+    from countervid.clip import Clip
+    from countervid.runs.folder import OtherRunError
+    from countervid.runs.run import counterfactual
+
+    plan = CausalGraph.load(graph)
+    asked = plan.interventions(do)
+    amounts = _amounts(only or [])
+    source = Clip.read(clip)
+    true = None if truth is None else Clip.read(truth)
+    chosen = make_editor(editor, model, cache, steps=steps, face=face, settings=settings or [])
+    with stages() as report:
+
+        def run(folder: Path) -> Result:
+            return counterfactual(
+                source, asked, graph=plan, editor=chosen, factual=factual, truth=true, strength=strength,
+                strengths=amounts, seed=seed, out=folder, marking=marking, report=report,
+            )  # fmt: skip
+
+        if out is not None:
+            result = run(out)
+        else:
+            base = Path(f"{clip.resolve().stem}-" + "-".join(f"{name}-{value}" for name, value in asked.items()))
+            result = _in_free_folder(base, run, OtherRunError)
+    show(result)
+
+
+def make_editor(
+    name: str,
+    model: Path | None,
+    cache: Path | None,
+    *,
+    steps: int | None = None,
+    face: int | None = None,
+    settings: list[str] | None = None,
+) -> Editor:
+    """The editor that the options describe; options that were not given are left to its defaults."""
+    from countervid.editors.base import load_editor
+
+    given: dict[str, object] = {"steps": steps, "face": face}
+    chosen = {key: value for key, value in given.items() if value is not None}
+    for item in settings or []:
+        key, equals, text = (part.strip() for part in item.partition("="))
+        if not (key and equals and text):
+            raise ConfigError(f"`--set {item}` is not a setting. Write it as name=value, as in --set paste=residual.")
+        try:
+            chosen[key] = json.loads(text)  # numbers and booleans
+        except ValueError:
+            chosen[key] = text
+    return load_editor(name, model, cache=cache, **chosen)
+
+
+def show(result: Result) -> None:
+    """What came out: changes with their reasons, the numbers, and where the files are."""
+    from rich.table import Table
+    from rich.text import Text
+
+    screen = console()
+    for note in result.record["notes"]:
+        screen.print(Text(note, style="yellow"))
+    if not result.outcome.changes:
+        screen.print("Nothing changes: the person is so already. The counterfactual is the source.")
+    table = Table(box=None, padding=(0, 2), show_header=True, header_style="dim")
+    for column in ("attribute", "before", "after", "why", "examiner sees"):
+        table.add_column(column)
+    seen = (result.metrics.get("examiner") or {}).get("counterfactual", {})
+    for change in result.outcome.changes:
+        reading = seen.get(change.variable)
+        mark = "" if reading is None else f"{reading['value']} {reading['confidence']:.0%}"
+        name = change.variable.replace("_", " ")
+        table.add_row(name, change.before, Text(change.after, style="bold"), change.reason, mark)
+    screen.print(table)
+    for line in figures(result.metrics):
+        screen.print(line)
+    screen.print(str(result.prepared.facts.get("faces", "")))
+    if result.folder is not None:
+        screen.print(Text(f"{result.folder}/"), soft_wrap=True)
+        for name in ("counterfactual.mp4", "comparison.mp4", "report.html"):
+            screen.print(Text(f"  {name}"), soft_wrap=True)
+
+
+def figures(metrics: dict[str, Any]) -> list[str]:
+    """The run's main numbers in a line or two; what was not measured is left out."""
+    parts = []
+    truth = (metrics.get("truth") or {}).get("face")
+    if truth and truth["skill"] is not None:
+        parts.append(f"skill against the truth {truth['skill']:.2f} (1 is the truth, 0 is doing nothing)")
+    examiner = metrics.get("examiner")
+    if examiner and examiner["changed_seen"] is not None and examiner["kept_kept"] is not None:
+        parts.append(f"examiner: {examiner['changed_seen']:.0%} of changes seen, {examiner['kept_kept']:.0%} kept")
+    identity = metrics.get("identity")
+    if identity and identity["tl_id"] is not None and identity["tg_id"] is not None:
+        parts.append(f"TL-ID {identity['tl_id']:.3f}, TG-ID {identity['tg_id']:.3f}")
+    parts.append(f"{metrics['changed_share']:.1%} of all pixels touched, the rest bit for bit the source")
+    return parts
+
+
+def _amounts(items: list[str]) -> dict[str, float]:
+    amounts = {}
+    for item in items:
+        name, _, text = (part.strip() for part in item.partition("="))
+        try:
+            amounts[name] = float(text)
+        except ValueError:
+            raise InterventionError(
+                f"`--amount {item}` is not an amount. Write it as name=number, as in --amount beard=0.5."
+            ) from None
+    return amounts
+
+
+def _in_free_folder(base: Path, run: Callable[[Path], Result], taken: type[Exception]) -> Result:
+    """Run in `base`, or in `base-2`, `base-3`, ... where those hold runs with other settings."""
+    for number in range(1, 1000):
+        folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        try:
+            return run(folder)
+        except taken:
+            continue
+    raise ConfigError(f"There are a thousand runs named `{base.name}` here. Name one with `--out DIR`.")
