@@ -46,6 +46,7 @@ COMMANDS: dict[str, Entry] = {
     "demo": Entry("countervid.cli.demo", "Make a clip, its counterfactual, the truth and a report. Offline."),
     "edit": Entry("countervid.cli.edit", "Write the counterfactual of a video: --do age=old."),
     "describe": Entry("countervid.cli.describe", "Say what is seen in a video and what interventions would change."),
+    "verify": Entry("countervid.cli.verify", "Say whether a video was made here, and by which intervention."),
     "graph": Entry("countervid.cli.graph", "Show, check and query causal graphs."),
     "phantom": Entry("countervid.cli.phantom", "Render people, and their true counterfactuals."),
     "models": Entry("countervid.cli.models", "List the model weights, their licences and checksums."),
