@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 
-PEOPLE = {"train": 5000, "validation": 300, "examiner": 4000}  # rendered when a data folder is empty
+PEOPLE = {"train": 3000, "validation": 160, "examiner": 2500}  # rendered when a data folder is empty
 
 
 @app.callback()
@@ -62,7 +62,7 @@ def miniature(
         with progress(f"{name}: training") as advance:
 
             def report(step: int, means: Mapping[str, float], total: int = total) -> None:
-                advance(step, total)  # noqa: B023  called within this turn of the loop
+                advance(step, total)
 
             figures = train_stage(
                 plan,
@@ -90,7 +90,7 @@ def _people(split: str, data: Path, count: int | None, workers: int) -> PhantomF
     from countervid.phantom.dataset import DatasetConfig, PhantomFrames, people_of, render_dataset
 
     people = people_of(split, count or PEOPLE[split])
-    config = DatasetConfig(takes=2, frames=2, pairs=split != "examiner")
+    config = DatasetConfig(takes=2, frames=1, pairs=split != "examiner")  # many people rather than many frames
     with progress(f"rendering {split} people") as advance:
         folder = render_dataset(data / split, people, config, workers=workers, progress=advance)
     return PhantomFrames(folder, people)

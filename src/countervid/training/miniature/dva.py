@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from countervid.autoencoder.codec import VAE
-from countervid.autoencoder.config import AutoencoderConfig, LossConfig, UNetConfig
+from countervid.autoencoder.config import LossConfig, miniature
 from countervid.autoencoder.identity import IdentityNet
 from countervid.autoencoder.model import DiffusionAutoencoder
 from countervid.metrics.quality import psnr
@@ -65,7 +65,7 @@ def codes(frames: PhantomFrames, models: Path) -> Codes:
 
 def build(frames: PhantomFrames, batch: int, models: Path) -> Built:
     known = codes(frames, models)
-    model = DiffusionAutoencoder(miniature_config(known.latents.shape[1]))
+    model = DiffusionAutoencoder(miniature(known.latents.shape[1]))
     config = LossConfig(distance="mse", noise_terms=1, regulariser_weight=0)
     rows = torch.arange(len(frames))
 
@@ -79,27 +79,6 @@ def build(frames: PhantomFrames, batch: int, models: Path) -> Built:
         return {"loss": found.total}
 
     return model, loss
-
-
-def miniature_config(channels: int) -> AutoencoderConfig:
-    """The published network at a size that a laptop's processor trains and runs: 16x16 latents, 7 M parameters."""
-    return AutoencoderConfig(
-        unet=UNetConfig(
-            size=16,
-            in_channels=channels,
-            model_channels=48,
-            channel_multipliers=(1, 2, 3),
-            residual_blocks=1,
-            attention_resolutions=(8,),
-            heads=4,
-            embed_channels=192,
-            condition_channels=192,
-            norm_groups=8,
-            dropout=0.0,
-        ),
-        identity_channels=128,
-        clip=False,
-    )
 
 
 @torch.no_grad()
