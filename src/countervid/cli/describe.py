@@ -87,7 +87,8 @@ def _show(answer: dict[str, Any], graph: CausalGraph) -> None:
         screen.print(f"[yellow]{MINIATURE_NOTE}[/yellow]")
     size = answer["clip"]
     screen.print(f"{size['frames']} frames, {size['width']} x {size['height']}, {size['fps']:g} fps. {answer['faces']}")
-    seen = Table(title="What is seen", title_justify="left", box=None, padding=(0, 2), header_style="dim")
+    screen.print("\n[bold]What is seen[/bold]")
+    seen = Table(box=None, padding=(0, 2), header_style="dim")
     for column in ("attribute", "value", "confidence"):
         seen.add_column(column)
     for name, reading in answer["attributes"].items():
@@ -96,9 +97,10 @@ def _show(answer: dict[str, Any], graph: CausalGraph) -> None:
     if answer["unknown"]:
         screen.print(f"Not read by these weights: {', '.join(answer['unknown'])}.")
     edges = ", ".join(f"{cause} -> {effect}" for cause, effect in graph.edges)
-    screen.print(f"Graph {graph.name}: {edges}", soft_wrap=True)
+    screen.print(f"\nGraph {graph.name}: {edges}", soft_wrap=True)
     if answer["interventions"]:
-        table = Table(title="What each intervention would change", title_justify="left", box=None, padding=(0, 2))
+        screen.print("\n[bold]What each intervention would change[/bold]")
+        table = Table(box=None, padding=(0, 2), header_style="dim")
         table.add_column("do")
         table.add_column("follows from it")
         for entry in answer["interventions"]:

@@ -133,9 +133,11 @@ def font(size: int) -> Lettering:
 def _fitted(draw: ImageDraw.ImageDraw, text: str, lettering: Lettering, room: int) -> str:
     if draw.textlength(text, lettering) <= room:
         return text
-    while text and draw.textlength(text + " …", lettering) > room:
-        text = text[:-1]
-    return text.rstrip(" ,·") + " …"
+    fits, most = 0, len(text)
+    while most - fits > 1:
+        middle = (fits + most) // 2
+        fits, most = (middle, most) if draw.textlength(text[:middle] + " …", lettering) <= room else (fits, middle)
+    return text[:fits].rstrip(" ,·") + " …"
 
 
 def _rounded(panel: tuple[int, int]) -> NDArray[np.float32]:

@@ -36,9 +36,9 @@ def draw_graph(graph: CausalGraph, outcome: Counterfactual) -> str:
     label = escape(f"Causal graph {graph.name}")
     return (
         f'<svg class="graph" viewBox="0 0 {width:g} {height:g}" width="{width:g}" role="img" aria-label="{label}">'
-        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerUnits="userSpaceOnUse" markerWidth="10" markerHeight="10" orient="auto">'
         '<path d="M0 0 8 4 0 8z" class="tip"/></marker>'
-        '<marker id="tip-on" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        '<marker id="tip-on" viewBox="0 0 8 8" refX="7" refY="4" markerUnits="userSpaceOnUse" markerWidth="10" markerHeight="10" orient="auto">'
         '<path d="M0 0 8 4 0 8z" class="tip on"/></marker></defs>' + "".join(parts) + "</svg>"
     )
 

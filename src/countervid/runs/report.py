@@ -142,16 +142,16 @@ def _facts(result: Result) -> dict[str, str]:
     }
     if faces := record["facts"].get("faces"):
         facts["face"] = str(faces)
-    seconds = record["seconds"]
-    if seconds:
-        facts["time"] = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
+    slow = {name.split(".")[0]: value for name, value in record["seconds"].items() if value >= 0.1}
+    if slow:
+        facts["time"] = ", ".join(f"{name} {value:.1f} s" for name, value in slow.items())
     return facts
 
 
 def _marking(record: Mapping[str, Any]) -> str:
     if record["settings"]["marking"]:
         return (
-            "The counterfactual video is marked as synthetic in its metadata and by a watermark: "
-            "`countervid verify FILE` reads both."
+            "The counterfactual video is marked as synthetic in its metadata and by a watermark; "
+            "the command countervid verify reads both."
         )
     return "The counterfactual video is not marked as synthetic: marking was switched off."

@@ -286,5 +286,5 @@ def versions() -> dict[str, str]:
         try:
             found[name] = installed_version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
+            found[name] = "source"  # run from its source, or not there
     return found

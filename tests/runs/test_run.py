@@ -1,0 +1,165 @@
+"""A whole run: its folder, its record, going on after a stop, refusing to mix runs."""
+
+import json
+
+import pytest
+import torch
+
+from countervid.clip import Clip
+from countervid.errors import ClipError, ConfigError, InterventionError, OutputError
+from countervid.runs import provenance
+from countervid.runs.run import MINIATURE_NOTE
+
+FILES = {
+    "factual.mp4", "counterfactual.mp4", "comparison.mp4", "target.json", "verdicts.jsonl", "metrics.json", "run.json",
+    "report.html",
+}  # fmt: skip
+
+
+def test_the_folder_is_complete(finished):
+    assert {path.name for path in finished.folder.iterdir()} == FILES
+    record = json.loads((finished.folder / "run.json").read_text())
+    assert record["finished"]
+    assert record["settings"]["do"] == {"age": "old"} and record["settings"]["seed"] == 0
+    assert all(len(checksum) == 64 for checksum in record["settings"]["weights"].values())
+    assert record["versions"]["torch"] == torch.__version__
+    assert record["facts"]["frames_without_face"] == 0
+
+
+def test_the_target_says_what_follows_and_why(finished):
+    target = json.loads((finished.folder / "target.json").read_text())
+    assert target["counterfactual"]["age"] == "old" and target["counterfactual"]["hair_colour"] == "grey"
+    reasons = {change["variable"]: change["reason"] for change in target["changes"]}
+    assert reasons["age"] == "set by the intervention" and reasons["hair_colour"] == "follows from age = old"
+    assert "old" in target["prompt"]
+
+
+def test_the_counterfactual_keeps_frames_times_and_size(finished):
+    source, made = Clip.read(finished.folder / "factual.mp4"), Clip.read(finished.folder / "counterfactual.mp4")
+    assert (len(made), made.height, made.width) == (len(source), source.height, source.width)
+    assert (made.times == source.times).all()
+    assert not torch.equal(made.frames, source.frames)
+
+
+def test_the_factual_is_the_file_itself(finished, footage):
+    assert (finished.folder / "factual.mp4").read_bytes() == (footage / "talk.mp4").read_bytes()
+
+
+def test_the_result_is_marked_as_synthetic(finished):
+    statement = provenance.verify(Clip.read(finished.folder / "counterfactual.mp4")).statement
+    assert statement is not None and statement["synthetic"] is True and statement["do"] == {"age": "old"}
+
+
+def test_marking_can_be_switched_off(run, tmp_path):
+    run(marking=False, out=tmp_path / "run")
+    marks = provenance.verify(Clip.read(tmp_path / "run" / "counterfactual.mp4"))
+    assert marks.statement is None and not marks.watermarked
+    assert "not marked" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_metrics_against_the_truth(finished):
+    metrics = json.loads((finished.folder / "metrics.json").read_text())
+    assert metrics["frames"] == 12
+    assert set(metrics["truth"]) == {"face", "frame"} and metrics["truth"]["face"]["skill"] <= 1
+    assert 0 <= metrics["examiner"]["changed_seen"] <= 1
+    assert metrics["identity"]["tl_id"] == pytest.approx(1, abs=0.2)
+
+
+def test_strength_zero_writes_the_source(run, footage, tmp_path):
+    result = run(strength=0.0, out=tmp_path / "run")
+    assert (tmp_path / "run" / "counterfactual.mp4").read_bytes() == (footage / "talk.mp4").read_bytes()
+    assert torch.equal(result.clip.frames, result.factual.frames)
+    assert result.metrics["changed_share"] == 0.0
+
+
+def test_an_intervention_that_holds_already_changes_nothing(run):
+    result = run(do={"age": "young"})
+    assert result.outcome.changes == ()
+    assert torch.equal(result.clip.frames, result.factual.frames)
+
+
+def test_a_stopped_run_goes_on(run, finished, footage, tmp_path, monkeypatch):
+    settings = {"truth": Clip.read(footage / "truth.mp4"), "out": tmp_path / "run"}
+    with monkeypatch.context() as patch:
+        patch.setattr("countervid.runs.run.compare", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(**settings)
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert "comparison.mp4" not in left and "counterfactual.mp4" in left
+    stamp = (tmp_path / "run" / "counterfactual.mp4").stat().st_mtime_ns
+    run(**settings)
+    assert (tmp_path / "run" / "counterfactual.mp4").stat().st_mtime_ns == stamp  # not made twice
+    for name in ("counterfactual.mp4", "comparison.mp4", "metrics.json", "target.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (finished.folder / name).read_bytes(), name
+
+
+def _interrupt(*_args):
+    raise KeyboardInterrupt
+
+
+def test_a_file_that_was_cut_is_made_again(run, finished, tmp_path):
+    run(out=tmp_path / "run")
+    path = tmp_path / "run" / "counterfactual.mp4"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    run(out=tmp_path / "run")
+    assert path.read_bytes() == whole
+
+
+def test_another_run_in_the_same_folder_is_refused(run, finished, footage):
+    with pytest.raises(OutputError, match=r"strength was 1.0, is 0.5.*Choose another"):
+        run(strength=0.5, truth=Clip.read(footage / "truth.mp4"), out=finished.folder)
+
+
+def test_a_folder_with_other_things_is_refused(run, tmp_path):
+    (tmp_path / "letters.txt").write_text("dear")
+    with pytest.raises(OutputError, match="not empty and holds no run"):
+        run(out=tmp_path)
+    with pytest.raises(OutputError, match="a file is in the way"):
+        run(out=tmp_path / "letters.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
+
+
+def test_the_miniature_says_what_it_has_never_seen(editor, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(editor, "miniature", True)
+    run(out=tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["notes"] == [MINIATURE_NOTE]
+    assert "has only ever seen rendered people" in MINIATURE_NOTE.replace("have only", "has only")
+    assert "countervid models import" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_rendered_clip_needs_no_such_note(editor, run, footage, tmp_path, monkeypatch):
+    monkeypatch.setattr(editor, "miniature", True)
+    Clip.read(footage / "talk.mp4").write(
+        tmp_path / "p.mp4", metadata={"comment": "synthetic: countervid phantom world"}
+    )
+    assert run(clip=Clip.read(tmp_path / "p.mp4")).record["notes"] == []
+
+
+def test_what_the_factual_leaves_out_is_read_off_the_clip(run):
+    result = run(factual="He is young.", do={"age": "old"})
+    assert result.outcome.factual["age"] == "young" and result.outcome.factual["gender"] == "man"
+    assert set(result.seen) == set(result.outcome.factual) - {"age", "gender"}
+    assert result.seen["beard"].confidence > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"do": {"agee": "old"}}, InterventionError, "no variable `agee`. Did you mean `age`"),
+        ({"do": {"age": "ancient"}}, InterventionError, "cannot be `ancient`"),
+        ({"strength": -1.0}, ConfigError, "must lie in 0..4"),
+        ({"strengths": {"hat": 9.0}}, ConfigError, "strength of `hat` is 9.0"),
+        ({"critic": "bundled"}, ConfigError, "No critic"),
+        ({"factual": "He is young and she is old."}, InterventionError, "both"),
+    ],
+)
+def test_wrong_input_is_said_before_anything_is_written(run, tmp_path, changes, error, words):
+    with pytest.raises(error, match=words):
+        run(out=tmp_path / "run", **changes)
+    assert not (tmp_path / "run" / "counterfactual.mp4").exists()
+
+
+def test_a_truth_of_another_length_is_refused(run, footage):
+    with pytest.raises(ClipError, match="The truth has 5 frames"):
+        run(truth=Clip.from_frames(Clip.read(footage / "truth.mp4").frames[:5]))
