@@ -1,4 +1,4 @@
-"""`countervid edit`, `describe`, `verify` and `demo`: real files in, real files out; one clear line when it cannot be."""
+"""`countervid edit`, `describe`, `verify` and `demo`: real files in and out; one clear line when it cannot be."""
 
 import json
 from pathlib import Path
@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from skimage import data
-from tiny_models import astronaut_frames, save_tiny_models
 from typer.testing import CliRunner
 
-from countervid.clip import Clip
 from countervid.cli.main import app
+from countervid.clip import Clip
 from countervid.editors import load_editor
+from tiny_models import astronaut_frames, save_tiny_models
 
 
 @pytest.fixture(scope="module")

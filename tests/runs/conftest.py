@@ -1,7 +1,6 @@
 """One finished run on toy weights, made once."""
 
 import pytest
-from tiny_models import VARIABLES, astronaut_frames, save_tiny_models
 
 from countervid.autoencoder.identity import IdentityNet
 from countervid.clip import Clip
@@ -9,6 +8,7 @@ from countervid.editors import load_editor
 from countervid.metrics.examiner import Examiner, ExaminerConfig
 from countervid.runs.measure import Judges
 from countervid.runs.run import counterfactual
+from tiny_models import VARIABLES, astronaut_frames, save_tiny_models
 
 FACTUAL = {
     "age": "young", "gender": "woman", "beard": "no", "bald": "no", "moustache": "no", "glasses": "no",

@@ -34,13 +34,13 @@ def draw_graph(graph: CausalGraph, outcome: Counterfactual) -> str:
     parts = [_edge(cause, effect, place, outcome, set(changed)) for cause, effect in graph.edges]
     parts += [_node(name, place[name], outcome, name in changed) for name in place]
     label = escape(f"Causal graph {graph.name}")
-    return (
-        f'<svg class="graph" viewBox="0 0 {width:g} {height:g}" width="{width:g}" role="img" aria-label="{label}">'
-        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerUnits="userSpaceOnUse" markerWidth="10" markerHeight="10" orient="auto">'
-        '<path d="M0 0 8 4 0 8z" class="tip"/></marker>'
-        '<marker id="tip-on" viewBox="0 0 8 8" refX="7" refY="4" markerUnits="userSpaceOnUse" markerWidth="10" markerHeight="10" orient="auto">'
-        '<path d="M0 0 8 4 0 8z" class="tip on"/></marker></defs>' + "".join(parts) + "</svg>"
+    size = f'viewBox="0 0 {width:g} {height:g}" width="{width:g}"'
+    tips = "".join(
+        f'<marker id="{name}" viewBox="0 0 8 8" refX="7" refY="4" markerUnits="userSpaceOnUse" markerWidth="10" '
+        f'markerHeight="10" orient="auto"><path d="M0 0 8 4 0 8z" class="{kind}"/></marker>'
+        for name, kind in (("tip", "tip"), ("tip-on", "tip on"))
     )
+    return f'<svg class="graph" {size} role="img" aria-label="{label}"><defs>{tips}</defs>{"".join(parts)}</svg>'
 
 
 def _untangled(rows: list[list[str]], graph: CausalGraph) -> list[list[str]]:
