@@ -19,7 +19,7 @@ from countervid.phantom.parameters import BONES, Look, Motion, Scene
 
 Records = NDArray[np.void]
 
-CAMERA_DISTANCE = 8.0
+CAMERA_DISTANCE = 7.4
 """From the camera to the middle of the head: with a focal length of 3.2, head and hair are half the frame high."""
 
 PIVOT = (0.0, -0.55, -0.15)

@@ -9,8 +9,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from countervid.phantom.compile import kernel
-from countervid.phantom.primitives import hash01, mix, noise2, smoothstep
+import numba
+
+from countervid.phantom.camera import ray
+from countervid.phantom.compile import kernel, parallel, sources
+from countervid.phantom.primitives import film, hash01, mix, noise2, smoothstep
 
 WALL, BOOKSHELF, WINDOW, OFFICE, PARK, STREET, HILLS, STUDIO = range(8)
 
@@ -266,3 +269,20 @@ def background(u: float, v: float, light: Any) -> tuple[float, float, float]:
         r, g, b = _wall(u, v, soft, seed)
     dim = 0.80 * (0.55 + 0.45 * min(1.3, 0.5 * (light.key_g + light.fill_g)))
     return r * dim, g * dim, b * dim
+
+
+def _make_behind(salt: int) -> Any:
+    @parallel
+    def paint_behind(poses: Any, lights: Any, rays: Any, size: int, colours: Any) -> None:
+        """Fill `colours` (N, 3), display values, with what lies behind the person along `rays` (N, 4)."""
+        _ = salt  # closed over: see `compile`
+        for n in numba.prange(rays.shape[0]):
+            dx, dy, dz = ray(rays[n, 1], rays[n, 2], size, poses[int(rays[n, 0])])
+            r, g, b = background(-3.2 * dx / dz, -3.2 * dy / dz, lights[0])
+            e = lights[0].exposure
+            colours[n, 0], colours[n, 1], colours[n, 2] = film(r * e), film(g * e), film(b * e)
+
+    return paint_behind
+
+
+paint_behind = _make_behind(sources(__file__))

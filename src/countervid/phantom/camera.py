@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from countervid.phantom.anatomy import CAMERA_DISTANCE
-from countervid.phantom.compile import kernel
+from countervid.phantom.compile import kernel, parallel, sources
 
 D = CAMERA_DISTANCE
 
@@ -69,3 +70,24 @@ def into_view(points: NDArray[np.float64], quad: NDArray[np.float64], view_size:
             [(miss[:, 0] * dv[:, 1] - miss[:, 1] * dv[:, 0]) / det, (du[:, 0] * miss[:, 1] - du[:, 1] * miss[:, 0]) / det], 1
         )
     return np.asarray(uv * view_size)
+
+
+def _make_cast(salt: int) -> Any:
+    @parallel
+    def cast(frame: Any, x: Any, y: Any, views: Any, poses: Any, size: int, width: int, shrink: float) -> Any:
+        """Rays (N, 4) through picture points: frame, frame pixel x and y, width of a picture's pixel at distance 1."""
+        _ = salt  # closed over: see `compile`
+        rays = np.empty((frame.shape[0], 4))
+        for n in numba.prange(frame.shape[0]):
+            f = frame[n]
+            view = views[f]
+            ex, ey = view[3, 0] - view[0, 0], view[3, 1] - view[0, 1]
+            rays[n, 0] = f
+            rays[n, 1], rays[n, 2] = through(x[n], y[n], view, width)
+            rays[n, 3] = shrink * 2.0 * (ex * ex + ey * ey) ** 0.5 / (width * size * poses[f].focal)
+        return rays
+
+    return cast
+
+
+cast_rays = _make_cast(sources(__file__))

@@ -11,7 +11,6 @@ from countervid.phantom.primitives import (
     capsule,
     ellipsoid,
     noise2,
-    noise3,
     smooth_max,
     smooth_min,
     smoothstep,
@@ -37,7 +36,7 @@ def strands(x: float, y: float, z: float, body: Any) -> tuple[float, float]:
     if style == PARTED:
         # Sideways from the parting: across is depth, along is the way over the top.
         sweep = z + 0.35 * abs(px) + 0.12 * y
-        return sweep + 0.1 * math.sin(3.0 * px), abs(px) - y
+        return sweep, abs(px) - y
     around = math.atan2(px, z + 0.25)
     return around * 0.8, -y + 0.2 * math.cos(around)
 
@@ -51,6 +50,18 @@ def locks(x: float, y: float, z: float, body: Any) -> float:
     ridge = math.sin(a * 21.0 + 1.7 * noise2(a * 4.0, v * 0.8, body.seed + 11))
     fine = math.sin(a * 47.0 + 2.0 * noise2(a * 8.0, v * 1.0, body.seed + 17))
     return 0.72 * ridge + 0.28 * fine
+
+
+@kernel
+def ringlets(x: float, y: float, z: float, body: Any) -> float:
+    """Relief of curly hair, about -1..1: a bent lattice of round tufts, with a finer one on it."""
+    k = 17.0 - 4.0 * body.curl
+    wx, wy, wz = 0.6 * math.sin(3.1 * y + body.seed), 0.6 * math.sin(2.7 * z + 1.0), 0.6 * math.sin(3.3 * x + 2.0)
+    a, b, c = k * x + wx + wy, k * y + wz + wx, k * z + wy + wz
+    tuft = math.sin(a) * math.cos(b) + math.sin(b) * math.cos(c) + math.sin(c) * math.cos(a)
+    a, b, c = 2.3 * a + 1.0, 2.3 * b + 2.0, 2.3 * c + 0.5
+    fine = math.sin(a) * math.cos(b) + math.sin(b) * math.cos(c) + math.sin(c) * math.cos(a)
+    return 0.75 * tuft + 0.22 * fine
 
 
 @kernel
@@ -81,8 +92,7 @@ def scalp_hair(x: float, y: float, z: float, body: Any) -> float:
         s = -body.part
         tilt = 0.25 * s * (x - 0.1 * s)
         d = smooth_min(d, ellipsoid(x - 0.16 * s, y - 0.74 + tilt, z - 0.40, 0.50, 0.21 + 0.09 * vol, 0.34), 0.16)
-        groove = abs(x + 0.27 * s) - 0.02 * (z - 0.3)
-        d += 0.05 * bump(groove / 0.05) * smoothstep(-0.4, 0.1, z) * smoothstep(0.5, 0.7, y)
+        d += 0.03 * bump((x + 0.27 * s) / 0.05) * smoothstep(-0.4, 0.1, z) * smoothstep(0.5, 0.7, y)
     elif style == SWEPT:
         d = smooth_min(d, ellipsoid(x, y - 0.80, z - 0.22, 0.53, 0.26 + 0.14 * vol, 0.52), 0.2)
     elif style == BOB:
@@ -114,8 +124,8 @@ def scalp_hair(x: float, y: float, z: float, body: Any) -> float:
     d = smooth_max(d, -cut, 0.10)
     if style == PARTED:  # the lock that falls over the forehead
         s = -body.part
-        lock = capsule(x, y, z, -0.20 * s, 0.72, 0.62, 0.42 * s, 0.60, 0.58, 0.10, 0.12)
-        d = smooth_min(d, lock, 0.12)
+        lock = capsule(x, y, z, -0.22 * s, 0.74, 0.60, 0.40 * s, 0.66, 0.50, 0.09, 0.11)
+        d = smooth_min(d, lock, 0.22)
     if style == CROPPED or style == PARTED or style == SWEPT or style == BUN or (style == CURLS and body.hair_length <= 0.3):
         nape = -0.14 + 0.55 * min(z, 0.14) if z < 0.14 else -0.063 - 0.2 * (z - 0.14)
         d = smooth_max(d, (nape - y) * 0.85, 0.08)
@@ -124,10 +134,11 @@ def scalp_hair(x: float, y: float, z: float, body: Any) -> float:
     if style == BUN:
         ball = ellipsoid(x, y - 0.98, z + 0.62, 0.33 + 0.06 * vol, 0.30 + 0.06 * vol, 0.33 + 0.06 * vol)
         d = smooth_min(d, ball, 0.05)
-    if d < 0.12:
+    if d > 0.09:  # no lock reaches this far
+        return d - 0.05
+    if d > -0.12:
         if style == CURLS:
-            n = noise3(x * 6.5, y * 6.5, z * 6.5, body.seed) + 0.5 * noise3(x * 13.0, y * 13.0, z * 13.0, body.seed + 3)
-            d -= 0.060 * n
+            d -= 0.045 * ringlets(x, y, z, body)
         else:
             amplitude = 0.014 + 0.012 * vol + 0.008 * body.curl
             if style == CROPPED or style == BUN:
@@ -156,6 +167,7 @@ def beard(x: float, y: float, z: float, base: float, body: Any) -> float:
     lower = smoothstep(body.mouth_y, body.chin_y, y)
     thick = (0.035 + 0.05 * long) * (1.0 + 1.1 * long * lower)
     d = base + 0.05 - (0.05 + thick) * cover
+    d = max(d, y + 0.17 - 0.24 * smoothstep(0.50, 0.60, ax))  # not in the hollows of the eyes
     if long > 0.15:
         tuft = ellipsoid(ax, y - body.chin_y + 0.10 + 0.22 * long, z - body.chin_z - 0.0, 0.20 + 0.08 * long, 0.12 + 0.30 * long, 0.17 + 0.03 * long)
         d = smooth_min(d, tuft, 0.16)
@@ -167,15 +179,25 @@ def beard(x: float, y: float, z: float, base: float, body: Any) -> float:
 
 
 @kernel
-def moustache(x: float, y: float, z: float, body: Any) -> float:
-    """Distance to the moustache, in the neutral face."""
-    ax = abs(x)
-    y0 = 0.45 * body.mouth_y + 0.55 * (body.nose_y - 0.09)
+def moustache_cover(ax: float, y: float, body: Any) -> float:
+    """Where the moustache grows on the neutral face: 0..1."""
+    end = body.mouth_w + 0.07
+    u = ax / end
+    if u > 1.0:
+        return 0.0
     top = body.mouth_y + body.lip_up
-    d = capsule(ax, y, z, 0.03, max(y0, top + 0.015), 0.775, 0.15, top + 0.012, 0.735, 0.052, 0.046)
-    d = smooth_min(d, capsule(ax, y, z, 0.15, top + 0.012, 0.735, body.mouth_w + 0.045, body.mouth_y - 0.015, 0.655, 0.046, 0.022), 0.03)
-    d += 0.02 * bump(ax / 0.035)
+    middle = top + 0.048 - 0.085 * u * u - 0.03 * u * u * u * u
+    half = 0.062 * (1.0 - 0.55 * u * u) * smoothstep(1.0, 0.75, u)
+    return smoothstep(1.25, 0.55, abs(y - middle) / (half + 1e-6)) * (1.0 - 0.35 * bump(ax / 0.03))
+
+
+@kernel
+def moustache(x: float, y: float, z: float, base: float, body: Any) -> float:
+    """Distance to the moustache over a head whose distance is `base`, in the neutral face."""
+    ax = abs(x)
+    cover = moustache_cover(ax, y, body)
+    d = base + 0.05 - 0.125 * math.sqrt(cover)
     if d < 0.08:
-        a = ax * 1.4 + 0.55 * (y - y0)
-        d -= 0.007 * math.sin(a * 62.0 + 2.5 * noise2(x * 9.0, y * 9.0, body.seed + 37))
-    return d
+        a = ax * 1.4 + 0.55 * (y - body.mouth_y)
+        d -= 0.0035 * math.sin(a * 58.0 + 1.5 * noise2(x * 9.0, y * 9.0, body.seed + 37))
+    return max(d * 0.8, y - body.nose_y + 0.06)  # not in the nostrils, nor in the hollows of the eyes

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from countervid.phantom.camera import project
-from countervid.phantom.compile import SOURCES, kernel, parallel
+from countervid.phantom.compile import kernel, parallel, sources
 from countervid.phantom.surfaces import lid_gap, mouth_gap, mouth_half_width, skin, unwarp, warp
-from countervid.phantom.trace import from_head
+from countervid.phantom.person import from_head
 
 
 @kernel
@@ -115,7 +115,7 @@ def _make_locate(salt: int) -> Any:
     @parallel
     def locate(body: Any, poses: Any, size: int) -> NDArray[np.float64]:
         """Landmarks of every frame in frame pixels, `(F, 68, 2)`."""
-        version = salt  # closed over: see `compile`
+        _ = salt  # closed over: see `compile`
         count = poses.shape[0]
         points = np.empty((count, 68, 2))
         for k in numba.prange(count * 68):
@@ -128,4 +128,4 @@ def _make_locate(salt: int) -> Any:
     return locate
 
 
-locate = _make_locate(SOURCES)
+locate = _make_locate(sources(__file__))

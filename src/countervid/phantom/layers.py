@@ -9,9 +9,9 @@ import numpy as np
 
 from countervid.phantom.anatomy import CAMERA_DISTANCE
 from countervid.phantom.camera import project, ray, through
-from countervid.phantom.compile import SOURCES, kernel, parallel
+from countervid.phantom.compile import kernel, parallel, sources
 from countervid.phantom.surfaces import unwarp, warp
-from countervid.phantom.trace import (
+from countervid.phantom.person import (
     BACKGROUND,
     BEARD,
     CLOTHES,
@@ -36,7 +36,7 @@ def _next(
         return from_torso(x, y, z, then)
     if material == OCCLUDER:
         x, y, z = to_occluder(x, y, z, now)
-        reach = (8.0 - HELD) / 3.2
+        reach = (CAMERA_DISTANCE - HELD) / 3.2
         return then.oc * x - then.os * y + then.ox * reach, then.os * x + then.oc * y + then.oy * reach, z + HELD
     x, y, z = to_head(x, y, z, now)
     if material == SKIN or material == BEARD:
@@ -67,7 +67,7 @@ def _make_trace(salt: int) -> Any:
         bodies: Any, poses: Any, views: Any, size: int, depths: Any, materials: Any
     ) -> tuple[Any, Any]:
         """Flow `(F - 1, S, S, 2)` in picture pixels, and visibility `(F - 1, S, S)`."""
-        version = salt  # closed over: see `compile`
+        _ = salt  # closed over: see `compile`
         count, width = depths.shape[0], depths.shape[1]
         steps = max(0, count - 1)
         flow = np.zeros((steps, width, width, 2), np.float32)
@@ -101,4 +101,4 @@ def _make_trace(salt: int) -> Any:
     return trace_layers
 
 
-trace_layers = _make_trace(SOURCES)
+trace_layers = _make_trace(sources(__file__))

@@ -7,7 +7,7 @@ from typing import Any
 
 from countervid.phantom.compile import kernel
 from countervid.phantom.hair import beard_cover, strands
-from countervid.phantom.primitives import bump, cells2, clamp01, hash01, mix, noise2, noise3, smoothstep
+from countervid.phantom.primitives import bump, cells2, clamp01, mix, noise2, noise3, smoothstep
 from countervid.phantom.surfaces import lid_gap, lips
 
 
@@ -18,7 +18,7 @@ def brow_cover(ax: float, y: float, body: Any) -> float:
     if u < -0.1 or u > 1.1:
         return 0.0
     arch = body.brow_y + body.brow_arch * (1.0 - (u - 0.62) * (u - 0.62) / 0.38) - 0.075 * smoothstep(0.6, 1.1, u)
-    thick = body.brow_h * (1.0 - 0.62 * u * u) * smoothstep(-0.08, 0.12, u) * smoothstep(1.1, 0.85, u)
+    thick = body.brow_h * (1.0 - 0.62 * u * u) * smoothstep(-0.10, 0.22, u) * smoothstep(1.12, 0.7, u)
     return smoothstep(1.15, 0.55, abs(y - arch) / (thick + 1e-6)) * smoothstep(0.0, 0.01, thick)
 
 
@@ -38,7 +38,7 @@ def relief(x: float, y: float, z: float, body: Any, pose: Any, pixel: float) -> 
     ax = abs(x)
     if z < 0.0:
         return 0.0
-    h = 0.016 * brow_cover(ax, y, body)
+    h = 0.010 * brow_cover(ax, y, body)
     w = body.wrinkle
     crease = fold(ax, y, body, pose.smile)
     h -= (0.020 * w + 0.012 * pose.smile) * crease
@@ -59,7 +59,7 @@ def relief(x: float, y: float, z: float, body: Any, pose: Any, pixel: float) -> 
         h -= 0.006 * w * bump((ax - 0.05) / 0.022) * bump((y - 0.22) / 0.10)  # between the brows
     keep = smoothstep(0.012, 0.003, pixel)
     if keep > 0.0:
-        h += 0.0011 * (1.0 + body.age) * keep * noise3(x * 42.0, y * 42.0, z * 42.0, body.seed)
+        h += 0.0005 * (1.0 + body.age) * keep * noise3(x * 42.0, y * 42.0, z * 42.0, body.seed)
     return h
 
 
@@ -195,7 +195,7 @@ def hair_colour(
     fine = noise2(a * 60.0, v * 1.6, body.seed + 9) * smoothstep(0.017, 0.006, pixel)
     k = 1.0 + 0.20 * coarse + 0.20 * fine
     root = 0.80 + 0.20 * smoothstep(0.0, 0.5, v + 0.5)
-    k *= root
+    k *= 0.88 * root
     return body.hair_r * k, body.hair_g * k, body.hair_b * k, 0.10 * coarse + 0.10 * fine
 
 
@@ -220,12 +220,3 @@ def cloth_colour(x: float, y: float, z: float, edge: float, body: Any, pixel: fl
     rib = math.sin((math.atan2(x, z + 0.2)) * 60.0) * smoothstep(0.02, 0.008, pixel)
     k *= 1.0 + 0.05 * rib * smoothstep(0.105, 0.09, edge)
     return body.cloth_r * k, body.cloth_g * k, body.cloth_b * k
-
-
-@kernel
-def speck(i: int, j: int, frame: int, seed: int) -> float:
-    """Film grain: about normal, mean 0, variance 1, for one pixel of one frame."""
-    a = hash01(i, j, seed + 131 * frame)
-    b = hash01(j + 4096, i, seed + 131 * frame + 17)
-    c = hash01(i + 8192, j, seed + 131 * frame + 29)
-    return (a + b + c - 1.5) * 2.0

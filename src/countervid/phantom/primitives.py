@@ -133,3 +133,13 @@ def cells2(x: float, y: float, seed: int) -> tuple[float, float]:
             if d < best:
                 best, pick = d, hash01(i, j, seed + 104729)
     return math.sqrt(best), pick
+
+
+@kernel
+def film(c: float) -> float:
+    """Linear light -> display value 0..1: a film curve, then the sRGB transfer."""
+    c = max(0.0, c) * 0.80
+    c = clamp01(c * (2.51 * c + 0.03) / (c * (2.43 * c + 0.59) + 0.14))
+    if c <= 0.0031308:
+        return 12.92 * c
+    return float(1.055 * c ** (1.0 / 2.4) - 0.055)

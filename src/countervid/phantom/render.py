@@ -15,25 +15,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from countervid.phantom.anatomy import CAMERA_DISTANCE, POSE, Records, body_of, light_of, poses_of
-from countervid.phantom.background import background
-from countervid.phantom.camera import into_view, ray, through, whole_frame
-from countervid.phantom.compile import SOURCES, kernel, parallel
+from countervid.phantom.anatomy import POSE, Records, body_of, light_of, poses_of
+from countervid.phantom.background import paint_behind
+from countervid.phantom.bake import bake
+from countervid.phantom.camera import cast_rays, into_view, whole_frame
+from countervid.phantom.film import develop
 from countervid.phantom.landmarks import locate
 from countervid.phantom.layers import trace_layers
-from countervid.phantom.paint import speck
 from countervid.phantom.parameters import Look, Motion, Scene
-from countervid.phantom.shading import film, shade
-from countervid.phantom.trace import BACKGROUND, bake, march
+from countervid.phantom.person import GRID_SHAPE
+from countervid.phantom.shading import shade_rays
+from countervid.phantom.trace import approach_tiles, trace_rays
 
 EDGE_COLOUR = 0.085
 """Neighbours that differ by more than this (display units) get extra rays; 0.05 costs 30 % more and shows no difference."""
 
-EYE_Z = CAMERA_DISTANCE
+EDGE_DEPTH = 0.15
+"""Neighbours farther apart than this (head units) along their rays get extra rays."""
 
 
 @dataclass(frozen=True)
@@ -56,114 +57,88 @@ class Rendering:
     visible: NDArray[np.uint8] | None = None
 
 
-@kernel
-def _behind(px: float, py: float, size: int, pose: Any, light: Any) -> tuple[float, float, float]:
-    """Display colour of the background at a frame pixel."""
-    dx, dy, dz = ray(px, py, size, pose)
-    r, g, b = background(-3.2 * dx / dz, -3.2 * dy / dz, light)
-    return film(r * light.exposure), film(g * light.exposure), film(b * light.exposure)
+SUBPIXELS = ((0.375, 0.125), (0.875, 0.375), (0.125, 0.625), (0.625, 0.875))
+"""Where the four extra rays of a pixel go: a rotated grid, so that no two share a row or a column."""
+
+CHUNK = 2**20
+"""Rays worked on at once; bounds the memory of a long clip."""
 
 
-@kernel
-def _colour(
-    px: float, py: float, size: int, field: Any, body: Any, pose: Any, light: Any, pixel: float
-) -> tuple[float, float, float, int, float, int]:
-    """Display colour, mask class, distance and material of one ray; class 0 leaves the colour to the background."""
-    dx, dy, dz = ray(px, py, size, pose)
-    t, material = march(0.0, 0.0, EYE_Z, dx, dy, dz, field, body, pose, pixel)
-    if material == BACKGROUND:
-        return 0.0, 0.0, 0.0, 0, t, material
-    r, g, b, kind = shade(t * dx, t * dy, EYE_Z + t * dz, dx, dy, dz, material, t, field, body, pose, light, pixel)
-    e = light.exposure
-    return film(r * e), film(g * e), film(b * e), kind, t, material
+def _edges(
+    kinds: NDArray[np.uint8], depths: NDArray[np.float32], colours: NDArray[np.float32]
+) -> NDArray[np.bool_]:
+    """Pixels (F, S, S) that differ from a neighbour in class, or within the person in depth or colour."""
+    edge = np.zeros(kinds.shape, bool)
+    for axis in (1, 2):
+        a = tuple(slice(None, -1) if k == axis else slice(None) for k in range(3))
+        b = tuple(slice(1, None) if k == axis else slice(None) for k in range(3))
+        differ = np.abs(colours[a] - colours[b]).max(-1) > EDGE_COLOUR
+        differ |= np.abs(depths[a] - depths[b]) > EDGE_DEPTH
+        differ &= kinds[a] > 0
+        differ |= kinds[a] != kinds[b]
+        edge[a] |= differ
+        edge[b] |= differ
+    return edge
 
 
-def _make_paint(salt: int) -> Any:
-    @parallel
-    def paint(
-        field: Any, bodies: Any, poses: Any, lights: Any, views: Any, size: int, width: int
-    ) -> tuple[Any, Any, Any, Any]:
-        """All frames: uint8 pictures, classes, distances and materials."""
-        version = salt  # closed over: see `compile`
-        count = poses.shape[0]
-        colour = np.empty((count, width, width, 3), np.float32)
-        kinds = np.empty((count, width, width), np.uint8)
-        depths = np.empty((count, width, width), np.float32)
-        materials = np.empty((count, width, width), np.uint8)
-        pictures = np.empty((count, width, width, 3), np.uint8)
-        rows = count * width
-        half = (rows + 1) // 2
-        for k in numba.prange(2 * half):
-            row = (k % half) * 2 + k // half  # neighbouring rows go to different threads: they cost the same
-            if row >= rows:
-                continue
-            f, j = row // width, row % width
-            body, light, pose, view = bodies[0], lights[0], poses[f], views[f]
-            ex, ey = view[3, 0] - view[0, 0], view[3, 1] - view[0, 1]
-            pixel = 2.0 * (ex * ex + ey * ey) ** 0.5 / (width * size * pose.focal)
-            for i in range(width):
-                px, py = through(i + 0.5, j + 0.5, view, width)
-                r, g, b, kind, t, material = _colour(px, py, size, field, body, pose, light, pixel)
-                if kind == 0:
-                    r, g, b = _behind(px, py, size, pose, light)
-                colour[f, j, i, 0], colour[f, j, i, 1], colour[f, j, i, 2] = r, g, b
-                kinds[f, j, i], depths[f, j, i], materials[f, j, i] = kind, t, material
-        for k in numba.prange(2 * half):
-            row = (k % half) * 2 + k // half
-            if row >= rows:
-                continue
-            f, j = row // width, row % width
-            body, light, pose, view = bodies[0], lights[0], poses[f], views[f]
-            ex, ey = view[3, 0] - view[0, 0], view[3, 1] - view[0, 1]
-            pixel = 2.0 * (ex * ex + ey * ey) ** 0.5 / (width * size * pose.focal)
-            for i in range(width):
-                r, g, b = colour[f, j, i, 0], colour[f, j, i, 1], colour[f, j, i, 2]
-                edge = False
-                kind = kinds[f, j, i]
-                for n in range(4):
-                    jj, ii = j + (0, 0, 1, -1)[n], i + (1, -1, 0, 0)[n]
-                    if jj < 0 or ii < 0 or jj >= width or ii >= width:
-                        continue
-                    if kinds[f, jj, ii] != kind:
-                        edge = True
-                    elif kind > 0:
-                        if (
-                            abs(colour[f, jj, ii, 0] - r) > EDGE_COLOUR
-                            or abs(colour[f, jj, ii, 1] - g) > EDGE_COLOUR
-                            or abs(colour[f, jj, ii, 2] - b) > EDGE_COLOUR
-                            or abs(depths[f, jj, ii] - depths[f, j, i]) > 0.15
-                        ):
-                            edge = True
-                if edge:
-                    # The background is smooth: its middle value stands for all of the pixel, so that a pixel that
-                    # shows nothing else keeps its bits whatever its neighbours show.
-                    px, py = through(i + 0.5, j + 0.5, view, width)
-                    br, bg, bb = r, g, b
-                    if kind > 0:
-                        br, bg, bb = _behind(px, py, size, pose, light)
-                    sr, sg, sb, hits = 0.0, 0.0, 0.0, 0
-                    for n in range(4):
-                        px, py = through(
-                            i + (0.375, 0.875, 0.125, 0.625)[n], j + (0.125, 0.375, 0.625, 0.875)[n], view, width
-                        )
-                        cr, cg, cb, ck, _t, _m = _colour(px, py, size, field, body, pose, light, 0.5 * pixel)
-                        if ck > 0:
-                            sr, sg, sb, hits = sr + cr, sg + cg, sb + cb, hits + 1
-                    if hits > 0:
-                        left = 4.0 - hits
-                        r, g, b = 0.25 * (sr + left * br), 0.25 * (sg + left * bg), 0.25 * (sb + left * bb)
-                    else:
-                        r, g, b = br, bg, bb
-                grain = light.grain * speck(i, j, pose.index, light.grain_seed) + 0.5
-                pictures[f, j, i, 0] = int(min(255.0, max(0.0, 255.0 * r + grain)))
-                pictures[f, j, i, 1] = int(min(255.0, max(0.0, 255.0 * g + grain)))
-                pictures[f, j, i, 2] = int(min(255.0, max(0.0, 255.0 * b + grain)))
-        return pictures, kinds, depths, materials
-
-    return paint
+def _nearest(depths: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The least distance in the 3 x 3 pixels around each, (F, S, S)."""
+    across = depths.copy()
+    np.minimum(across[:, :, 1:], depths[:, :, :-1], out=across[:, :, 1:])
+    np.minimum(across[:, :, :-1], depths[:, :, 1:], out=across[:, :, :-1])
+    nearest = across.copy()
+    np.minimum(nearest[:, 1:], across[:, :-1], out=nearest[:, 1:])
+    np.minimum(nearest[:, :-1], across[:, 1:], out=nearest[:, :-1])
+    return nearest
 
 
-paint = _make_paint(SOURCES)
+def _draw(
+    field: NDArray[np.float32], near: NDArray[np.uint8], body: Records, light: Records, poses: Records,
+    quads: NDArray[np.float64], size: int, width: int,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:  # fmt: skip
+    """Pictures, mask classes, distances and materials of some frames."""
+    count = len(poses)
+
+    def cast(rays: NDArray[np.float64], starts: NDArray[np.float32]) -> tuple[Any, Any, Any, Any]:
+        depths, materials = np.empty(len(rays), np.float32), np.empty(len(rays), np.uint8)
+        colours, kinds = np.zeros((len(rays), 3), np.float32), np.empty(len(rays), np.uint8)
+        trace_rays(field, near, body, poses, rays, size, starts, depths, materials)
+        shade_rays(field, body, poses, light, rays, size, depths, materials, colours, kinds)
+        return depths, materials, colours, kinds
+
+    def behind(rays: NDArray[np.float64]) -> NDArray[np.float32]:
+        colours = np.empty((len(rays), 3), np.float32)
+        paint_behind(poses, light, rays, size, colours)
+        return colours
+
+    frame, j, i = (a.ravel() for a in np.indices((count, width, width)))
+    rays = cast_rays(frame, i + 0.5, j + 0.5, quads, poses, size, width, 1.0)
+    starts = np.empty((count, width, width), np.float32)
+    approach_tiles(field, body, poses, quads, size, width, starts)
+    depths, materials, colours, kinds = cast(rays, starts.ravel())
+    edge = np.flatnonzero(
+        _edges(kinds.reshape(count, width, width), depths.reshape(count, width, width), colours.reshape(count, width, width, 3))
+    )
+    # The background is smooth: its value in the middle of a pixel stands for the whole pixel. So a pixel that shows
+    # nothing else keeps its bits, whatever its neighbours show.
+    need = kinds == 0
+    need[edge] = True
+    need = np.flatnonzero(need)
+    back = np.zeros_like(colours)
+    back[need] = behind(rays[need])
+    colours[kinds == 0] = back[kinds == 0]
+    ahead = _nearest(depths.reshape(starts.shape)).ravel()[edge] - EDGE_DEPTH
+    total, hits = np.zeros((len(edge), 3), np.float32), np.zeros((len(edge), 1), np.float32)
+    for x, y in SUBPIXELS:
+        extra = cast_rays(frame[edge], i[edge] + x, j[edge] + y, quads, poses, size, width, 0.5)
+        _depths, _materials, colour, kind = cast(extra, ahead)
+        total += colour  # zero where the ray met nothing
+        hits[kind > 0] += 1
+    colours[edge] = np.where(hits > 0, 0.25 * (total + (4 - hits) * back[edge]), back[edge])
+    pictures = np.empty((count, width, width, 3), np.uint8)
+    develop(colours.reshape(pictures.shape), poses, light, pictures)
+    shape = pictures.shape[:3]
+    return pictures, kinds.reshape(shape), depths.reshape(shape), materials.reshape(shape)
 
 
 def neutral_pose() -> Records:
@@ -212,8 +187,13 @@ def render(
     quads = whole_frame(count, size) if view is None else np.ascontiguousarray(view, np.float64)
     if quads.shape != (count, 4, 2):
         raise ValueError(f"`view` must be ({count}, 4, 2), one quad a drawn frame, got {quads.shape}.")
-    field = bake(body, neutral_pose())
-    pictures, kinds, depths, materials = paint(field, body, poses, light, quads, size, width)
+    field, near = np.empty(GRID_SHAPE, np.float32), np.empty(GRID_SHAPE, np.uint8)
+    bake(body, neutral_pose(), field, near)
+    step = max(1, CHUNK // width**2)
+    parts = [
+        _draw(field, near, body, light, poses[k : k + step], quads[k : k + step], size, width) for k in range(0, count, step)
+    ]
+    pictures, kinds, depths, materials = (np.concatenate(part) for part in zip(*parts, strict=True))
     points = locate(body, poses, size)
     if view is not None:
         points = np.stack([into_view(p, q, width) for p, q in zip(points, quads, strict=True)])

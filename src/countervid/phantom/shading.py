@@ -10,7 +10,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from countervid.phantom.compile import kernel
+import numba
+
+from countervid.phantom.anatomy import CAMERA_DISTANCE
+from countervid.phantom.camera import ray
+from countervid.phantom.compile import kernel, parallel, sources
 from countervid.phantom.hair import strands
 from countervid.phantom.paint import (
     beard_colour,
@@ -20,9 +24,11 @@ from countervid.phantom.paint import (
     relief,
     skin_colour,
 )
-from countervid.phantom.primitives import clamp01, mix, smoothstep
+from countervid.phantom.primitives import film, mix, smoothstep
 from countervid.phantom.surfaces import unwarp
-from countervid.phantom.trace import (
+from countervid.phantom.trace import BLOCK
+from countervid.phantom.person import (
+    BACKGROUND,
     BEARD,
     CLOTHES,
     EYE,
@@ -33,25 +39,13 @@ from countervid.phantom.trace import (
     OCCLUDER,
     SKIN,
     TEETH,
-    normal,
-    occlusion,
-    shadow,
     to_head,
     to_occluder,
     to_torso,
     turn_to_head,
 )
+from countervid.phantom.solids import normal, occlusion, shadow
 from countervid.phantom.wear import cloth_edge
-
-
-@kernel
-def film(c: float) -> float:
-    """Linear light -> display value 0..1: a film curve, then the sRGB transfer."""
-    c = max(0.0, c) * 0.72
-    c = clamp01(c * (2.51 * c + 0.03) / (c * (2.43 * c + 0.59) + 0.14))
-    if c <= 0.0031308:
-        return 12.92 * c
-    return float(1.055 * c ** (1.0 / 2.4) - 0.055)
 
 
 @kernel
@@ -74,9 +68,9 @@ def lit(
     sr = mix(sun, math.sqrt(sun), 0.6 * soft)
     h = 0.5 + 0.5 * up
     ar = open_sky + soft * 0.18 * open_sky * (1.0 - open_sky)
-    er = light.key_r * kr * sr + mix(light.bounce_r, light.fill_r, h) * ar
-    eg = light.key_g * kg * sun + mix(light.bounce_g, light.fill_g, h) * open_sky
-    eb = light.key_b * kb * sun + mix(light.bounce_b, light.fill_b, h) * open_sky
+    er = light.key_r * kr * sr + (0.06 + mix(light.bounce_r, light.fill_r, h)) * ar
+    eg = light.key_g * kg * sun + (0.06 + mix(light.bounce_g, light.fill_g, h)) * open_sky
+    eb = light.key_b * kb * sun + (0.06 + mix(light.bounce_b, light.fill_b, h)) * open_sky
     return r * er, g * eg, b * eb
 
 
@@ -166,17 +160,23 @@ def shade(
     ndv = max(0.0, nx * vx + ny * vy + nz * vz)
     up = nx * ux + ny * uy + nz * uz
     open_sky, sun = 1.0, 1.0
+    # A light behind the shoulder, opposite to the key: it parts the person from the background, as in a studio.
+    kx = -0.9 if pose.lx > 0.0 else 0.9
+    kx, ky, kz = turn_to_head(kx, 0.35, -0.55, pose)
+    behind = smoothstep(0.05, 0.9, nx * kx + ny * ky + nz * kz) * 0.30
     if material != OCCLUDER:
-        open_sky = occlusion(x, y, z, nx, ny, nz, field) * own
-        if material == MOUTH or material == TEETH:
-            open_sky *= 0.65
-        if ndl > -0.55:
+        if material == MOUTH or material == TEETH:  # inside the neutral head, where the field knows nothing
+            open_sky, sun = 0.62, 0.55
+        else:
+            open_sky = occlusion(x, y, z, nx, ny, nz, field) * own
+        if ndl > -0.55 and material != MOUTH and material != TEETH:
             sun = shadow(x + 0.03 * nx, y + 0.03 * ny, z + 0.03 * nz, lx, ly, lz, field, light.softness)
         sun *= 0.35 + 0.65 * smoothstep(0.15, 0.7, open_sky)
     hx, hy, hz = lx + vx, ly + vy, lz + vz
     s = 1.0 / math.sqrt(hx * hx + hy * hy + hz * hz + 1e-12)
     hx, hy, hz = hx * s, hy * s, hz * s
     fresnel = power(1.0 - ndv, 2)
+    behind *= open_sky
     if material == HAIR or material == BEARD:
         # Tangent: across the gradient of the strands' coordinate.
         e = 0.01
@@ -200,7 +200,12 @@ def shade(
         r = e0 + light.key_r * face_light * (white * ring + 0.55 * r * wide) + back * (0.03 + r)
         g = e1 + light.key_g * face_light * (white * ring + 0.55 * g * wide) + back * (0.03 + g)
         b = e2 + light.key_b * face_light * (white * ring + 0.55 * b * wide) + back * (0.03 + b)
-        return r, g, b, HAIR
+        return (
+            r + behind * (0.05 + body.hair_r * 0.9),
+            g + behind * (0.05 + body.hair_g * 0.9),
+            b + behind * (0.055 + body.hair_b * 0.9),
+            HAIR,
+        )
     ndh = max(0.0, nx * hx + ny * hy + nz * hz)
     if material == EYE:
         e0, e1, e2 = lit(r, g, b, 0.5 * ndl + 0.35, up, 0.35 + 0.65 * open_sky, 0.5 + 0.5 * sun, 0.5, light)
@@ -220,8 +225,40 @@ def shade(
     if soft > 0.9:  # peach fuzz: the silhouette of skin is lit from all around
         e0, e1, e2 = e0 + 0.22 * rim * 3.0 * r, e1 + 0.16 * rim * 3.0 * g, e2 + 0.15 * rim * 3.0 * b
     return (
-        e0 + light.key_r * lobe + (light.fill_r + 0.2) * rim,
-        e1 + light.key_g * lobe + (light.fill_g + 0.2) * rim,
-        e2 + light.key_b * lobe + (light.fill_b + 0.2) * rim,
+        e0 + light.key_r * lobe + (light.fill_r + 0.2) * rim + behind * (0.9 * r + 0.02),
+        e1 + light.key_g * lobe + (light.fill_g + 0.2) * rim + behind * (0.9 * g + 0.02),
+        e2 + light.key_b * lobe + (light.fill_b + 0.2) * rim + behind * (0.9 * b + 0.02),
         kind,
     )
+
+
+def _make_shade(salt: int) -> Any:
+    @parallel
+    def shade_rays(
+        field: Any, bodies: Any, poses: Any, lights: Any, rays: Any, size: int,
+        depths: Any, materials: Any, colours: Any, kinds: Any,
+    ) -> None:  # fmt: skip
+        """Fill `colours` (N, 3), display values, and mask classes `kinds` (N,) of rays that met something."""
+        _ = salt  # closed over: see `compile`
+        count = rays.shape[0]
+        half = (count + 2 * BLOCK - 1) // (2 * BLOCK)
+        for k in numba.prange(2 * half):
+            block = (k % half) * 2 + k // half
+            for n in range(block * BLOCK, min(count, (block + 1) * BLOCK)):
+                material, t = materials[n], depths[n]
+                kinds[n] = 0
+                if material == BACKGROUND:
+                    continue
+                pose, light = poses[int(rays[n, 0])], lights[0]
+                dx, dy, dz = ray(rays[n, 1], rays[n, 2], size, pose)
+                r, g, b, kind = shade(
+                    t * dx, t * dy, CAMERA_DISTANCE + t * dz, dx, dy, dz, material, t,
+                    field, bodies[0], pose, light, rays[n, 3],
+                )  # fmt: skip
+                e = light.exposure
+                colours[n, 0], colours[n, 1], colours[n, 2], kinds[n] = film(r * e), film(g * e), film(b * e), kind
+
+    return shade_rays
+
+
+shade_rays = _make_shade(sources(__file__))

@@ -35,7 +35,7 @@ def mouth_gap(x: float, body: Any, pose: Any) -> tuple[float, float, float]:
     u = abs(x) / mouth_half_width(body, pose)
     s = max(0.0, 1.0 - u * u)
     middle = body.mouth_y + (0.075 * pose.smile - 0.004) * (min(u, 1.6) * min(u, 1.6))
-    teeth = max(0.0, pose.smile - 0.35) * 0.055
+    teeth = max(0.0, pose.smile - 0.30) * 0.075
     up = (0.028 * pose.jaw + teeth) * s
     down = (0.185 * pose.jaw * (1.0 - 0.25 * pose.smile) + 0.55 * teeth) * s
     return middle, up, down
@@ -61,7 +61,8 @@ def unwarp(x: float, y: float, z: float, body: Any, pose: Any) -> tuple[float, f
     middle, up, down = mouth_gap(x, body, pose)
     below = y - middle
     if pose.jaw + pose.smile > 0.001 and z > 0.3:
-        gap = max(below - up, -down - below)
+        w = mouth_half_width(body, pose)
+        gap = max(max(below - up, -down - below), ax - w)
     q = y
     if below > 0.0:
         q = y - min(below, up * (1.0 - smoothstep(0.0, 0.22, below - up)))

@@ -83,8 +83,8 @@ def lens_outline(px: float, py: float, body: Any) -> float:
 def glasses(ax: float, y: float, z: float, body: Any) -> float:
     """Distance to the frame of the glasses, in head space (|x|)."""
     gx, gy, gz = body.eye_x + 0.012, body.eye_y - 0.012, 0.845
-    if y < -0.4 or y > 0.4 or z < -0.3:
-        return sphere(ax, y, z - 0.3, 0.95)
+    if y < -0.5 or y > 0.5 or z < -0.2:
+        return max(max(-0.3 - y, y - 0.3), 0.03 - z)
     px, py = ax - gx, y - gy
     pz = z - gz + 0.5 * ax * ax
     out = lens_outline(px, py, body)
