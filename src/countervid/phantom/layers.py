@@ -36,8 +36,8 @@ def _next(
         return from_torso(x, y, z, then)
     if material == OCCLUDER:
         x, y, z = to_occluder(x, y, z, now)
-        reach = (CAMERA_DISTANCE - HELD) / 3.2
-        return then.oc * x - then.os * y + then.ox * reach, then.os * x + then.oc * y + then.oy * reach, z + HELD
+        reach = (CAMERA_DISTANCE - then.bz - HELD) / 3.2
+        return then.oc * x - then.os * y + then.ox * reach, then.os * x + then.oc * y + then.oy * reach, z + then.bz + HELD
     x, y, z = to_head(x, y, z, now)
     if material == SKIN or material == BEARD:
         x, y, z, _gap = unwarp(x, y, z, body, now)

@@ -36,7 +36,7 @@ REACH = 0.36
 and for the fall of the jaw."""
 
 HELD = 1.75
-"""Depth (world z) of what passes before the face: in front of the nose."""
+"""How far before the head's middle passes what passes before the face: in front of the nose."""
 
 
 @kernel
@@ -183,6 +183,7 @@ def from_torso(x: float, y: float, z: float, p: Any) -> tuple[float, float, floa
 @kernel
 def to_occluder(x: float, y: float, z: float, p: Any) -> tuple[float, float, float]:
     """World point -> the occluder's own space; its place is given in the frame of a resting camera."""
-    reach = (CAMERA_DISTANCE - HELD) / 3.2
+    held = p.bz + HELD
+    reach = (CAMERA_DISTANCE - held) / 3.2
     x, y = x - p.ox * reach, y - p.oy * reach
-    return p.oc * x + p.os * y, -p.os * x + p.oc * y, z - HELD
+    return p.oc * x + p.os * y, -p.os * x + p.oc * y, z - held

@@ -180,7 +180,9 @@ def skin(x: float, y: float, z: float, gap: float, qx: float, qy: float, qz: flo
     """
     ax = abs(x)
     d = base(ax, y, z, body)
-    if z > 0.25 and d < 0.35:
+    if z > 0.25 and d > 0.6:
+        d -= 0.3  # the nose stands out by less
+    elif z > 0.25:
         brow = capsule(ax, y, z, 0.10, body.ridge_y, 0.685, 0.40, body.ridge_y + 0.02, 0.53, body.ridge_r, body.ridge_r * 0.85)
         d = smooth_min(d, brow, 0.16)
         ex, ey, ez = ax - body.eye_x, y - body.eye_y, z - body.eye_z

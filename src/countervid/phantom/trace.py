@@ -145,13 +145,13 @@ def approach(
     gx, gy, gz = turn_to_head(dx, dy, dz, pose)
     tx, ty, tz = to_torso(ox, oy, oz, pose)
     ux, uy, uz = pose.bc * dx - pose.bs * dz, dy, pose.bs * dx + pose.bc * dz
-    t = CAMERA_DISTANCE - 2.2
     if pose.occluder > 0.5:
-        t = CAMERA_DISTANCE - HELD - 0.6  # a hand is drawn rarely: its rays start in front of it
+        t = CAMERA_DISTANCE - pose.bz - HELD - 0.6  # seldom there: its rays start just in front of it
         px, py, pz = to_occluder(ox + t * dx, oy + t * dy, oz + t * dz, pose)
         if abs(px) < 1.2 and py < 1.3:
             return t
-        t = CAMERA_DISTANCE - 2.2
+    t = max(0.0, CAMERA_DISTANCE - pose.bz - 2.4)
+    last = t + 5.2
     for _ in range(40):
         x, y, z = hx + t * gx, hy + t * gy, hz + t * gz
         d = sample(field, x, y, z)
@@ -162,7 +162,7 @@ def approach(
         if d < 0.02:
             return t
         t += d
-        if t > CAMERA_DISTANCE + 2.5:
+        if t > last:
             return 2.0 * FAR
     return t
 
