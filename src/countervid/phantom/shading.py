@@ -96,7 +96,8 @@ def shade(
         ax, az = pose.bc * sx + pose.bs * sz, -pose.bs * sx + pose.bc * sz
         nx, ny, nz = turn_to_head(ax, sy, az, pose)
         edge = cloth_edge(px, py, pz, body)
-        if edge < 0.0 and not (body.clothes >= 2 and edge > 0.30):
+        rim = (0.0, 0.0, -0.085, -0.16)[body.clothes]  # collars and hoods stand up against the neck
+        if edge < rim:
             r, g, b, gloss, soft, kind = body.skin_r, body.skin_g, body.skin_b, 0.25, 1.0, SKIN
             own = 0.72 + 0.28 * smoothstep(0.0, -0.10, edge)
         else:

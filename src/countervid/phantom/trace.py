@@ -96,7 +96,7 @@ def march(
             t += 0.9 * d
     if h0 < h1:
         t = max(h0, start)
-        material = BACKGROUND
+        material, last, step = BACKGROUND, -1.0, 0.0
         for _ in range(80):
             if t > h1:
                 break
@@ -110,11 +110,15 @@ def march(
             if d < NEAR:
                 d, material = head_distance(x, y, z, nx, ny, nz, gap, groups_near(near, nx, ny, nz), body, pose)
                 if d < 0.35 * pixel * t:
+                    if d < 0.0 and last > 0.0:  # overshot: where the line between the two values crosses zero
+                        t -= step * d / (d - last)
                     best, found = t, material
                     break
-                t += max(0.8 * d, 0.6 * pixel * t)  # at least half a pixel: grazing rays take long otherwise
+                # At least a pixel: grazing rays take long otherwise.
+                last, step = d, max(0.9 * d, 1.3 * pixel * t)
+                t += step
             else:
-                material = BACKGROUND
+                material, last = BACKGROUND, -1.0
                 t += 0.9 * (d - 0.5 * NEAR)
         else:  # a grazing ray that ran out of steps beside a surface: it counts as met
             best, found = (t, material) if material != BACKGROUND else (best, found)

@@ -100,7 +100,7 @@ def glasses(ax: float, y: float, z: float, body: Any) -> float:
     d = min(d, bridge)
     hx = gx + 0.235
     hz = gz - 0.5 * hx * hx
-    temple = capsule(ax, y, z, hx, gy + 0.05, hz, body.cranium_x + 0.035, gy + 0.04, 0.05, 0.017, 0.017)
+    temple = capsule(ax, y, z, hx, gy + 0.05, hz, body.cranium_x + 0.012, gy + 0.045, 0.0, 0.017, 0.017)
     return min(d, temple)
 
 
