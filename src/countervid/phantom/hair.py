@@ -122,6 +122,8 @@ def scalp_hair(x: float, y: float, z: float, body: Any) -> float:
         fringe = ellipsoid(x, y - 0.50, z - 0.52, 0.60, 0.24, 0.30)
         cut = smooth_max(cut, -fringe, 0.1)
     d = smooth_max(d, -cut, 0.10)
+    if y < 0.0 and (style == BOB or style == LONG):  # open in front of the throat
+        d = smooth_max(d, -capsule(x, y, z, 0.0, -0.42, 0.66, 0.0, -2.1, 0.62, 0.56, 0.54), 0.10)
     if style == PARTED:  # the lock that falls over the forehead
         s = -body.part
         lock = capsule(x, y, z, -0.22 * s, 0.74, 0.60, 0.40 * s, 0.66, 0.50, 0.09, 0.11)
