@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from countervid.phantom.parameters import BONES, Look, Motion, Scene
 Records = NDArray[np.void]
 
 CAMERA_DISTANCE = 8.0
-"""From the camera to the middle of the head: with a focal length of 3.2, head and hair are just under half the frame high."""
+"""From the camera to the middle of the head: with a focal length of 3.2, head and hair are almost half the frame high."""
 
 PIVOT = (0.0, -0.55, -0.15)
 """Where head and neck meet, in head space: the head turns about this point."""
@@ -64,14 +65,16 @@ POSE = np.dtype(
 LIGHT = np.dtype(
     [
         (name, np.float64)
-        for name in "key_r key_g key_b fill_r fill_g fill_b bounce_r bounce_g bounce_b softness exposure grain blur".split()
+        for name in (
+            "key_r key_g key_b fill_r fill_g fill_b bounce_r bounce_g bounce_b softness exposure grain blur"
+        ).split()
     ]
     + [(name, np.int64) for name in ("grain_seed", "background", "background_seed")]
 )
 """Light, grain and background of a clip."""
 
 
-def _colour(values: dict[str, float], name: str, colour: NDArray[np.float32]) -> None:
+def _colour(values: dict[str, float], name: str, colour: NDArray[np.floating[Any]]) -> None:
     for letter, channel in zip("rgb", colour, strict=True):
         values[f"{name}_{letter}"] = float(channel)
 
@@ -85,7 +88,7 @@ def body_of(look: Look) -> Records:
     nose_y = -0.335 * long - 0.028 * bone["nose_length"] - 0.02 * age
     mouth_y = -0.575 * long - 0.008 * bone["nose_length"]
     eye_r = 0.188 * (1 + 0.045 * bone["eye_size"])
-    v: dict[str, float] = dict(
+    v = dict[str, float](
         cranium_x=0.765 * wide, cranium_y=0.775 + 0.03 * bone["forehead_height"], cranium_z=0.88, cranium_cy=0.235,
         face_x=0.575 * wide, face_y=0.70 * long, face_z=0.575, face_cy=-0.28 * long, face_cz=0.17,
         chin_y=-0.845 * long - 0.045 * bone["chin_length"], chin_z=0.475 + 0.04 * bone["chin_forward"],
@@ -119,8 +122,11 @@ def body_of(look: Look) -> Records:
         volume=look.hair_volume, curl=look.hair_curl, glasses=look.glasses, hat=look.hat,
         part=-1.0 if look.texture_seed % 2 else 1.0,
     )  # fmt: skip
+    # The film curve pales what is light: fair skin is given back its blood.
+    fair = float(np.clip((np.mean(look.skin) - 0.18) / 0.35, 0, 1))
+    skin = np.asarray(look.skin) * (1 - fair * np.array([0.06, 0.16, 0.23]))
     for name, colour in (
-        ("skin", look.skin), ("iris", look.iris), ("hair", look.hair), ("brow", look.brow), ("lips", look.lips),
+        ("skin", skin), ("iris", look.iris), ("hair", look.hair), ("brow", look.brow), ("lips", look.lips),
         ("glasses", look.glasses_colour), ("hat", look.hat_colour), ("cloth", look.clothes_colour),
     ):  # fmt: skip
         _colour(v, name, colour)
@@ -165,7 +171,7 @@ def poses_of(body: Records, scene: Scene, motion: Motion) -> Records:
         angle = float(motion.light_turn[i])
         kx, ky, kz = (float(c) for c in scene.key_light)
         ox, oy, oa, present = (float(c) for c in motion.occluder[i])
-        values = dict(
+        values = dict[str, Any](
             tx=shift[0], ty=shift[1], tz=shift[2], bc=bc, bs=bs, bx=position[0], by=position[1], bz=position[2],
             neck_x=neck_head[0], neck_y=neck_head[1], neck_z=neck_head[2], focal=scene.focal_length * zoom,
             lx=math.cos(angle) * kx + math.sin(angle) * kz, ly=ky, lz=-math.sin(angle) * kx + math.cos(angle) * kz,
@@ -186,7 +192,7 @@ def poses_of(body: Records, scene: Scene, motion: Motion) -> Records:
 
 def light_of(scene: Scene) -> Records:
     """Light, grain and background of a scene, as one `LIGHT` record in an array of length 1."""
-    v: dict[str, float] = dict(
+    v = dict[str, float](
         softness=scene.key_softness, exposure=scene.exposure, grain=scene.grain, blur=scene.background_blur,
         grain_seed=scene.grain_seed % 1_000_003, background=scene.background,
         background_seed=scene.background_seed % 1_000_003,

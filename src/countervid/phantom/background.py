@@ -38,9 +38,7 @@ def tint(seed: int, k: int, low: float, high: float) -> tuple[float, float, floa
 
 
 @kernel
-def over(
-    r: float, g: float, b: float, r1: float, g1: float, b1: float, a: float
-) -> tuple[float, float, float]:
+def over(r: float, g: float, b: float, r1: float, g1: float, b1: float, a: float) -> tuple[float, float, float]:
     """Second colour over the first with opacity `a`."""
     return mix(r, r1, a), mix(g, g1, a), mix(b, b1, a)
 
@@ -87,7 +85,10 @@ def _shelf(u: float, v: float, soft: float, seed: int) -> tuple[float, float, fl
         a = slab(u, left, right, 0.6 * soft) * (1.0 - smoothstep(top - soft, top + soft, v))
         shade = 0.75 + 0.35 * (u - left) / width
         r, g, b = over(r, g, b, cr * shade, cg * shade, cb * shade, a)
-    board = max(1.0 - smoothstep(0.035 - soft, 0.035 + soft, v - low), smoothstep(height - 0.02 - soft, height - 0.02 + soft, v - low))
+    up = v - low
+    board = max(
+        1.0 - smoothstep(0.035 - soft, 0.035 + soft, up), smoothstep(height - 0.02 - soft, height - 0.02 + soft, up)
+    )
     return over(r, g, b, wr, wg, wb, board)
 
 
@@ -111,7 +112,8 @@ def _window(u: float, v: float, soft: float, seed: int) -> tuple[float, float, f
     r, g, b = over(r, g, b, sr, sg, sb, pane)
     cr, cg, cb = tint(seed, 3, 0.35, 0.7)
     fold = 0.85 + 0.15 * math.sin(u * 22.0 + 2.0 * math.sin(v * 2.0))
-    curtain = max(slab(u, centre - wide - 0.45, centre - wide + 0.05, 1.5 * soft), slab(u, centre + wide - 0.05, centre + wide + 0.45, 1.5 * soft))
+    curtain = slab(u, centre - wide - 0.45, centre - wide + 0.05, 1.5 * soft)
+    curtain = max(curtain, slab(u, centre + wide - 0.05, centre + wide + 0.45, 1.5 * soft))
     curtain *= 1.0 - smoothstep(high + 0.1, high + 0.2, v)
     return over(r, g, b, cr * fold, cg * fold, cb * fold, curtain)
 
@@ -121,7 +123,8 @@ def _office(u: float, v: float, soft: float, seed: int) -> tuple[float, float, f
     r, g, b = tint(seed, 1, 0.38, 0.6)
     light = 0.8 + 0.3 * smoothstep(-1.0, 1.2, v)
     r, g, b = r * light, g * light, b * light
-    lamps = slab(v, 1.02 - 0.12 * abs(u), 1.10 - 0.08 * abs(u), soft) * slab(math.sin(u * 2.6 + 6.28 * hash01(seed, 2, 0)), 0.0, 2.0, 0.5)
+    lamps = slab(v, 1.02 - 0.12 * abs(u), 1.10 - 0.08 * abs(u), soft)
+    lamps *= slab(math.sin(u * 2.6 + 6.28 * hash01(seed, 2, 0)), 0.0, 2.0, 0.5)
     r, g, b = over(r, g, b, 1.25, 1.22, 1.12, 0.8 * lamps)
     for k in range(4):
         x = -1.6 + 0.95 * k + 0.4 * hash01(seed, k, 5)
@@ -152,7 +155,9 @@ def _park(u: float, v: float, soft: float, seed: int) -> tuple[float, float, flo
     up = smoothstep(0.0, 1.4, v)
     r, g, b = mix(0.85, 0.45, up), mix(0.92, 0.68, up), mix(0.92, 1.0, up)
     for layer in range(3):
-        a, pick = bokeh(u + 0.37 * layer, v, 2.0 + 0.9 * layer, 0.22 + 1.5 * soft, seed + 31 * layer, 0.12 + 0.1 * layer)
+        a, pick = bokeh(
+            u + 0.37 * layer, v, 2.0 + 0.9 * layer, 0.22 + 1.5 * soft, seed + 31 * layer, 0.12 + 0.1 * layer
+        )
         a *= smoothstep(1.35 - 0.3 * layer, 0.35 - 0.3 * layer, v + 0.35 * noise2(u * 1.5, 3.0 * layer, seed)) * 0.85
         dark = 0.45 + 0.75 * pick
         if autumn:
@@ -207,8 +212,10 @@ def _street(u: float, v: float, soft: float, seed: int) -> tuple[float, float, f
 def _hills(u: float, v: float, soft: float, seed: int) -> tuple[float, float, float]:
     dusk = hash01(seed, 1, 1)
     up = smoothstep(-0.2, 1.4, v)
-    r, g, b = mix(mix(0.90, 1.10, dusk), 0.32, up), mix(mix(0.94, 0.72, dusk), 0.50, up), mix(mix(1.0, 0.55, dusk), 0.88, up)
-    cloud = smoothstep(0.1, 0.8, noise2(u * 1.3 + 3.0, v * 3.5, seed + 2) + 0.4 * noise2(u * 3.0, v * 7.0, seed + 3)) * smoothstep(0.0, 0.5, v)
+    r, g, b = mix(0.90, 1.10, dusk), mix(0.94, 0.72, dusk), mix(1.0, 0.55, dusk)
+    r, g, b = mix(r, 0.32, up), mix(g, 0.50, up), mix(b, 0.88, up)
+    cloud = noise2(u * 1.3 + 3.0, v * 3.5, seed + 2) + 0.4 * noise2(u * 3.0, v * 7.0, seed + 3)
+    cloud = smoothstep(0.1, 0.8, cloud) * smoothstep(0.0, 0.5, v)
     r, g, b = over(r, g, b, 1.0, 0.98, 0.97, 0.65 * cloud)
     for k in range(4):
         crest = 0.35 - 0.27 * k + (0.26 - 0.03 * k) * noise2(u * (0.7 + 0.25 * k) + 7.0 * k, 0.0, seed + 11 * k)

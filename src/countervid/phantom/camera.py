@@ -66,9 +66,9 @@ def into_view(points: NDArray[np.float64], quad: NDArray[np.float64], view_size:
         miss = ul + across * u + down * v + twist * u * v - points
         du, dv = across + twist * v, down + twist * u
         det = du[:, 0] * dv[:, 1] - du[:, 1] * dv[:, 0]
-        uv = uv - np.stack(
-            [(miss[:, 0] * dv[:, 1] - miss[:, 1] * dv[:, 0]) / det, (du[:, 0] * miss[:, 1] - du[:, 1] * miss[:, 0]) / det], 1
-        )
+        step_u = (miss[:, 0] * dv[:, 1] - miss[:, 1] * dv[:, 0]) / det
+        step_v = (du[:, 0] * miss[:, 1] - du[:, 1] * miss[:, 0]) / det
+        uv = uv - np.stack([step_u, step_v], 1)
     return np.asarray(uv * view_size)
 
 

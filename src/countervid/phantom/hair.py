@@ -105,11 +105,10 @@ def scalp_hair(x: float, y: float, z: float, body: Any) -> float:
         curtain = ellipsoid(x, y - low * 0.42, z + 0.22, r, 0.55 - low * 0.72, 0.72)
         d = smooth_max(smooth_min(d, curtain, 0.2), low - y, 0.2)
     elif style == CURLS:
+        low = -0.15 - 0.6 * body.hair_length
         if body.hair_length > 0.3:
-            low = -0.15 - 0.6 * body.hair_length
             body_d = ellipsoid(x, y - low * 0.3, z + 0.16, 0.88 + 0.16 * vol, 0.6 - low * 0.7, 0.84)
-            d = smooth_min(d, body_d, 0.15)
-            d = smooth_max(d, low - y, 0.15)
+            d = smooth_max(smooth_min(d, body_d, 0.15), low - y, 0.15)
     # The face looks out of a hollow whose upper rim is the hairline.
     rim = body.hairline
     if style == BUN or style == SWEPT:
@@ -117,18 +116,19 @@ def scalp_hair(x: float, y: float, z: float, body: Any) -> float:
     cut_x = 0.645 if style == BOB or style == LONG else 0.69
     cy_cut = -0.34
     wobble = 0.012 * math.sin(23.0 * x + body.seed)
-    cut = ellipsoid(x, y - cy_cut, z - 0.80, cut_x * (0.35 + 0.65 * body.cranium_x / 0.765), rim - cy_cut + wobble + 0.02, 0.80)
+    cut_x *= 0.35 + 0.65 * body.cranium_x / 0.765
+    cut = ellipsoid(x, y - cy_cut, z - 0.80, cut_x, rim - cy_cut + wobble + 0.02, 0.80)
     if style == BOB and body.hair_length < 0.5:  # a fringe
         fringe = ellipsoid(x, y - 0.50, z - 0.52, 0.60, 0.24, 0.30)
         cut = smooth_max(cut, -fringe, 0.1)
     d = smooth_max(d, -cut, 0.10)
     if y < 0.0 and (style == BOB or style == LONG):  # open in front of the throat
-        d = smooth_max(d, -capsule(x, y, z, 0.0, -0.42, 0.66, 0.0, -2.1, 0.62, 0.56, 0.54), 0.10)
+        d = smooth_max(d, -capsule(x, y, z, 0.0, -0.46, 0.56, 0.0, -2.1, 0.42, 0.56, 0.56), 0.10)
     if style == PARTED:  # the lock that falls over the forehead
         s = -body.part
         lock = capsule(x, y, z, -0.22 * s, 0.74, 0.60, 0.40 * s, 0.66, 0.50, 0.09, 0.11)
         d = smooth_min(d, lock, 0.22)
-    if style == CROPPED or style == PARTED or style == SWEPT or style == BUN or (style == CURLS and body.hair_length <= 0.3):
+    if style != BOB and style != LONG and (style != CURLS or body.hair_length <= 0.3):
         nape = -0.14 + 0.55 * min(z, 0.14) if z < 0.14 else -0.063 - 0.2 * (z - 0.14)
         d = smooth_max(d, (nape - y) * 0.85, 0.08)
         hollow = ellipsoid(ax - body.cranium_x, y + 0.07, z + 0.02, 0.22, body.ear_r * 1.05, body.ear_r * 0.72)
@@ -146,7 +146,7 @@ def scalp_hair(x: float, y: float, z: float, body: Any) -> float:
             if style == CROPPED or style == BUN:
                 amplitude = 0.010
             d -= amplitude * locks(x, y, z, body)
-    return d
+    return float(d)
 
 
 @kernel
@@ -154,7 +154,8 @@ def beard_cover(ax: float, y: float, z: float, body: Any) -> float:
     """Where the beard grows on the neutral face: 0..1."""
     line = body.mouth_y - 0.13 + 1.35 * ax * ax
     s = smoothstep(-0.03, 0.12, line - y) * smoothstep(-0.20, -0.05, z)
-    chin = smoothstep(0.02, 0.10, math.sqrt(ax * ax / 0.09 + (y - body.mouth_y) * (y - body.mouth_y) / 0.012) * 0.11 - 0.05)
+    below = y - body.mouth_y
+    chin = smoothstep(0.02, 0.10, math.sqrt(ax * ax / 0.09 + below * below / 0.012) * 0.11 - 0.05)
     return s * chin * smoothstep(-1.18, -1.02, y + 0.15 * (0.4 - z)) * smoothstep(0.05, -0.12, y)
 
 
@@ -171,13 +172,14 @@ def beard(x: float, y: float, z: float, base: float, body: Any) -> float:
     d = base + 0.05 - (0.05 + thick) * cover
     d = max(d, y + 0.17 - 0.24 * smoothstep(0.50, 0.60, ax))  # not in the hollows of the eyes
     if long > 0.15:
-        tuft = ellipsoid(ax, y - body.chin_y + 0.10 + 0.22 * long, z - body.chin_z - 0.0, 0.20 + 0.08 * long, 0.12 + 0.30 * long, 0.17 + 0.03 * long)
+        ty, tz = y - body.chin_y + 0.10 + 0.22 * long, z - body.chin_z
+        tuft = ellipsoid(ax, ty, tz, 0.20 + 0.08 * long, 0.12 + 0.30 * long, 0.17 + 0.03 * long)
         d = smooth_min(d, tuft, 0.16)
     if d < 0.1:
         u, v = math.atan2(x, z + 0.1), y
         a = u + 0.06 * noise2(u * 6.0, v * 5.0, body.seed + 23)
         d -= (0.006 + 0.012 * long) * math.sin(a * 34.0 + 2.0 * noise2(a * 6.0, v * 4.0, body.seed + 29))
-    return d
+    return float(d)
 
 
 @kernel
@@ -202,4 +204,4 @@ def moustache(x: float, y: float, z: float, base: float, body: Any) -> float:
     if d < 0.08:
         a = ax * 1.4 + 0.55 * (y - body.mouth_y)
         d -= 0.0035 * math.sin(a * 58.0 + 1.5 * noise2(x * 9.0, y * 9.0, body.seed + 37))
-    return max(d * 0.8, y - body.nose_y + 0.06)  # not in the nostrils, nor in the hollows of the eyes
+    return float(max(d * 0.8, y - body.nose_y + 0.06))  # not in the nostrils, nor in the hollows of the eyes

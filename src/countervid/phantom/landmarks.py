@@ -1,8 +1,8 @@
 """The 68 landmarks of the iBUG scheme, as points of the head's surface that follow bones and expression.
 
-Order: 0-16 jaw from the image's left to its right, 17-21 and 22-26 brows, 27-30 bridge of the nose, 31-35 under the nose,
-36-41 the eye at the image's left (corner, two above, corner, two below), 42-47 the other eye, 48-59 outer lips from the
-left corner over the top, 60-67 inner lips likewise.
+Order: 0-16 jaw from the image's left to its right, 17-21 and 22-26 brows, 27-30 bridge of the nose, 31-35 under the
+nose, 36-41 the eye at the image's left (corner, two above, corner, two below), 42-47 the other eye, 48-59 outer lips
+from the left corner over the top, 60-67 inner lips likewise.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from countervid.phantom.camera import project
 from countervid.phantom.compile import kernel, parallel, sources
-from countervid.phantom.surfaces import lid_gap, mouth_gap, mouth_half_width, skin, unwarp, warp
 from countervid.phantom.person import from_head
+from countervid.phantom.surfaces import lid_gap, mouth_gap, mouth_half_width, skin, unwarp, warp
 
 
 @kernel
@@ -38,7 +38,7 @@ def _height(x: float, y: float, body: Any, pose: Any, solid: bool) -> float:
 
 @kernel
 def _jaw(angle: float, body: Any, pose: Any) -> tuple[float, float, float]:
-    """A point of the jaw's line (neutral face): outermost along a direction of the front view, well behind the cheeks."""
+    """A point of the jaw's line (neutral face): outermost along a direction of the front view, behind the cheeks."""
     c, s = math.sin(angle), -math.cos(angle)
     low = 0.5 + 0.5 * math.cos(angle)  # 1 at the chin, 0.5 beside the ears
     z = -0.06 + 0.56 * max(0.0, 2.0 * low - 1.0) ** 1.5
@@ -60,8 +60,6 @@ def head_landmark(n: int, body: Any, pose: Any) -> tuple[float, float, float]:
         return warp(x, y, z, body, pose)
     if n < 27:
         k = n - 17 if n < 22 else 26 - n
-        u = 1.0 - k / 4.0
-        ax = 0.125 + 0.37 * (1.0 - u)
         w = 1.0 - (k / 4.0)
         ax = 0.125 + 0.37 * w
         y = body.brow_y + body.brow_arch * (1.0 - (w - 0.62) * (w - 0.62) / 0.38) - 0.075 * max(0.0, w - 0.6) / 0.5

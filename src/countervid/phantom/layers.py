@@ -10,7 +10,6 @@ import numpy as np
 from countervid.phantom.anatomy import CAMERA_DISTANCE
 from countervid.phantom.camera import project, ray, through
 from countervid.phantom.compile import kernel, parallel, sources
-from countervid.phantom.surfaces import unwarp, warp
 from countervid.phantom.person import (
     BACKGROUND,
     BEARD,
@@ -24,12 +23,11 @@ from countervid.phantom.person import (
     to_occluder,
     to_torso,
 )
+from countervid.phantom.surfaces import unwarp, warp
 
 
 @kernel
-def _next(
-    x: float, y: float, z: float, material: int, body: Any, now: Any, then: Any
-) -> tuple[float, float, float]:
+def _next(x: float, y: float, z: float, material: int, body: Any, now: Any, then: Any) -> tuple[float, float, float]:
     """World point of a surface -> where the same point is in another frame."""
     if material == CLOTHES:
         x, y, z = to_torso(x, y, z, now)
@@ -37,7 +35,11 @@ def _next(
     if material == OCCLUDER:
         x, y, z = to_occluder(x, y, z, now)
         reach = (CAMERA_DISTANCE - then.bz - HELD) / 3.2
-        return then.oc * x - then.os * y + then.ox * reach, then.os * x + then.oc * y + then.oy * reach, z + then.bz + HELD
+        return (
+            then.oc * x - then.os * y + then.ox * reach,
+            then.os * x + then.oc * y + then.oy * reach,
+            z + then.bz + HELD,
+        )
     x, y, z = to_head(x, y, z, now)
     if material == SKIN or material == BEARD:
         x, y, z, _gap = unwarp(x, y, z, body, now)
@@ -63,9 +65,7 @@ def _to_picture(px: float, py: float, view: Any, width: int) -> tuple[float, flo
 
 def _make_trace(salt: int) -> Any:
     @parallel
-    def trace_layers(
-        bodies: Any, poses: Any, views: Any, size: int, depths: Any, materials: Any
-    ) -> tuple[Any, Any]:
+    def trace_layers(bodies: Any, poses: Any, views: Any, size: int, depths: Any, materials: Any) -> tuple[Any, Any]:
         """Flow `(F - 1, S, S, 2)` in picture pixels, and visibility `(F - 1, S, S)`."""
         _ = salt  # closed over: see `compile`
         count, width = depths.shape[0], depths.shape[1]

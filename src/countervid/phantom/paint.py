@@ -54,13 +54,15 @@ def relief(x: float, y: float, z: float, body: Any, pose: Any, pixel: float) -> 
         # Bags under the eyes, and lines from the mouth's corners to the jaw.
         u = (ax - body.eye_x) / body.eye_a
         edge = body.eye_y - 0.125 - 0.02 * w + 0.05 * u * u
-        h += 0.014 * w * bump((y - edge) / 0.06) * bump(u / 1.15) - 0.012 * w * bump((y - edge + 0.055) / 0.03) * bump(u / 1.2)
-        h -= 0.010 * w * bump((ax - body.mouth_w - 0.03 - 0.12 * (body.mouth_y - y)) / 0.04) * bump((y - body.mouth_y + 0.14) / 0.14)
+        h += 0.014 * w * bump((y - edge) / 0.06) * bump(u / 1.15)
+        h -= 0.012 * w * bump((y - edge + 0.055) / 0.03) * bump(u / 1.2)
+        low = body.mouth_y - y
+        h -= 0.010 * w * bump((ax - body.mouth_w - 0.03 - 0.12 * low) / 0.04) * bump((low - 0.14) / 0.14)
         h -= 0.006 * w * bump((ax - 0.05) / 0.022) * bump((y - 0.22) / 0.10)  # between the brows
     keep = smoothstep(0.012, 0.003, pixel)
     if keep > 0.0:
         h += 0.0005 * (1.0 + body.age) * keep * noise3(x * 42.0, y * 42.0, z * 42.0, body.seed)
-    return h
+    return float(h)
 
 
 @kernel
@@ -114,7 +116,8 @@ def skin_colour(
         if amount > 0.0:
             soft = amount * (0.62 + 0.38 * body.lipstick)
             seam = 1.0 - 0.45 * bump((y - body.mouth_y) / 0.016) * amount
-            r, g, b = mix(r, body.lips_r, soft) * seam, mix(g, body.lips_g, soft) * seam, mix(b, body.lips_b, soft) * seam
+            r, g, b = mix(r, body.lips_r, soft), mix(g, body.lips_g, soft), mix(b, body.lips_b, soft)
+            r, g, b = r * seam, g * seam, b * seam
             gloss = mix(gloss, 0.55 + 0.75 * body.lipstick, amount)
         line = bump((y - body.mouth_y) / 0.014) * bump(ax / (body.mouth_w * 1.12)) * 0.5
         r, g, b = r * (1.0 - line), g * (1.0 - line), b * (1.0 - line)
@@ -130,9 +133,9 @@ def skin_colour(
         gloss *= 1.0 - 0.6 * cover
     # Scalp: hair roots blend into the hairline; a shaved shadow where hair would grow.
     if body.bald < 0.5:
-        edge = smoothstep(body.hairline - 0.04, body.hairline + 0.06, y + 0.55 * max(0.0, 0.35 - z) - 0.05 + 0.02 * noise2(x * 14.0, y * 5.0, body.seed))
-        edge *= smoothstep(-0.25, -0.02, y)
-        r, g, b = mix(r, body.hair_r * 0.8, 0.8 * edge), mix(g, body.hair_g * 0.8, 0.8 * edge), mix(b, body.hair_b * 0.8, 0.8 * edge)
+        edge = y + 0.55 * max(0.0, 0.35 - z) - 0.05 + 0.02 * noise2(x * 14.0, y * 5.0, body.seed)
+        edge = 0.8 * smoothstep(body.hairline - 0.04, body.hairline + 0.06, edge) * smoothstep(-0.25, -0.02, y)
+        r, g, b = mix(r, body.hair_r * 0.8, edge), mix(g, body.hair_g * 0.8, edge), mix(b, body.hair_b * 0.8, edge)
     if body.beard > 0.5:
         cover = 0.85 * beard_cover(ax, y, z, body)
         r, g, b = mix(r, body.hair_r * 0.7, cover), mix(g, body.hair_g * 0.7, cover), mix(b, body.hair_b * 0.7, cover)
@@ -184,9 +187,7 @@ def eye_colour(x: float, y: float, z: float, body: Any, pose: Any) -> tuple[floa
 
 
 @kernel
-def hair_colour(
-    x: float, y: float, z: float, body: Any, pixel: float
-) -> tuple[float, float, float, float]:
+def hair_colour(x: float, y: float, z: float, body: Any, pixel: float) -> tuple[float, float, float, float]:
     """Albedo of scalp hair and the shift of its highlight, by strand."""
     u, v = strands(x, y, z, body)
     wave = body.curl * 0.11 * math.sin(5.0 * v + 3.0 * noise2(u * 2.5, v * 0.7, body.seed))

@@ -140,8 +140,8 @@ def sample(field: Any, x: float, y: float, z: float) -> float:
     du, dv, dw = u - cu, v - cv, w - cw
     outside = du * du + dv * dv + dw * dw
     if outside > 0.0:
-        return inside + 0.7 * GRID_CELL * math.sqrt(outside)
-    return inside
+        return float(inside + 0.7 * GRID_CELL * math.sqrt(outside))
+    return float(inside)
 
 
 @kernel

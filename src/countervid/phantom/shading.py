@@ -24,9 +24,6 @@ from countervid.phantom.paint import (
     relief,
     skin_colour,
 )
-from countervid.phantom.primitives import film, mix, smoothstep
-from countervid.phantom.surfaces import unwarp
-from countervid.phantom.trace import BLOCK
 from countervid.phantom.person import (
     BACKGROUND,
     BEARD,
@@ -44,7 +41,10 @@ from countervid.phantom.person import (
     to_torso,
     turn_to_head,
 )
+from countervid.phantom.primitives import film, mix, smoothstep
 from countervid.phantom.solids import normal, occlusion, shadow
+from countervid.phantom.surfaces import unwarp
+from countervid.phantom.trace import BLOCK
 from countervid.phantom.wear import cloth_edge
 
 
@@ -146,9 +146,11 @@ def shade(
             kind = HAIR
         elif material == TEETH:
             ax = abs(x)
-            groove = 1.0 - 0.22 * smoothstep(0.35, 0.5, abs((ax * 12.0) - math.floor(ax * 12.0) - 0.5)) * smoothstep(0.02, 0.008, width)
-            deep = 1.0 - 0.75 * smoothstep(0.05, 0.26, ax)
-            r, g, b = 0.80 * groove * deep, 0.77 * groove * deep, 0.70 * groove * deep
+            between = smoothstep(0.35, 0.5, abs(ax * 12.0 - math.floor(ax * 12.0) - 0.5)) * smoothstep(
+                0.02, 0.008, width
+            )
+            k = (1.0 - 0.22 * between) * (1.0 - 0.75 * smoothstep(0.05, 0.26, ax))
+            r, g, b = 0.80 * k, 0.77 * k, 0.70 * k
             gloss, kind = 0.4, MOUTH
         elif material == MOUTH:
             r, g, b, gloss = 0.16, 0.030, 0.030, 0.15

@@ -40,9 +40,7 @@ def surface(x: float, y: float, z: float, material: int, body: Any, pose: Any) -
 
 
 @kernel
-def normal(
-    x: float, y: float, z: float, material: int, body: Any, pose: Any, h: float
-) -> tuple[float, float, float]:
+def normal(x: float, y: float, z: float, material: int, body: Any, pose: Any, h: float) -> tuple[float, float, float]:
     """Unit normal by four taps at the corners of a tetrahedron of size `h`."""
     nx, ny, nz = 0.0, 0.0, 0.0
     for k in range(4):  # a loop, not four calls: the compiled code is a quarter as long
@@ -77,4 +75,3 @@ def shadow(x: float, y: float, z: float, lx: float, ly: float, lz: float, field:
         t += min(0.28, max(0.07, d))
     light = max(0.0, light)
     return light * light * (3.0 - 2.0 * light)
-

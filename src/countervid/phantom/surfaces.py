@@ -56,7 +56,8 @@ def unwarp(x: float, y: float, z: float, body: Any, pose: Any) -> tuple[float, f
     side = 1.0 if x >= 0.0 else -1.0
     # Brows.
     if y > 0.0:
-        return x, y - 0.062 * pose.brow * front * bump((y - body.brow_y - 0.05) / 0.32) * (1.0 - bump(ax / 0.12) * 0.3), z, gap
+        lift = bump((y - body.brow_y - 0.05) / 0.32) * (1.0 - 0.3 * bump(ax / 0.12))
+        return x, y - 0.062 * pose.brow * front * lift, z, gap
     # The gap opens, the jaw falls.
     middle, up, down = mouth_gap(x, body, pose)
     below = y - middle
@@ -146,9 +147,8 @@ def base(ax: float, y: float, z: float, body: Any) -> float:
     d = ellipsoid(ax, y - body.cranium_cy, z + 0.10, body.cranium_x, body.cranium_y, body.cranium_z)
     d = smooth_min(d, ellipsoid(ax, y - body.face_cy, z - body.face_cz, body.face_x, body.face_y, body.face_z), 0.22)
     if y < 0.1 and z > -0.5:
-        d = smooth_min(
-            d, capsule(ax, y, z, 0.0, body.chin_y, body.chin_z, 0.09, body.chin_y + 0.02, body.chin_z - 0.04, body.chin_r, body.chin_r), 0.24
-        )  # fmt: skip
+        cy, cz, r = body.chin_y, body.chin_z, body.chin_r
+        d = smooth_min(d, capsule(ax, y, z, 0.0, cy, cz, 0.09, cy + 0.02, cz - 0.04, r, r), 0.24)
         d = smooth_min(d, sphere(ax - body.jaw_x, y - body.jaw_y, z - 0.06, body.jaw_r), 0.26)
         d = smooth_min(d, sphere(ax - body.cheek_x, y - body.cheek_y, z - body.cheek_z, body.cheek_r), 0.16)
         d = smooth_min(d, ellipsoid(ax, y - body.mouth_y - 0.02, z - 0.56, 0.26, 0.22, 0.205), 0.16)
@@ -161,11 +161,15 @@ def base(ax: float, y: float, z: float, body: Any) -> float:
 def nose(ax: float, y: float, z: float, body: Any) -> tuple[float, float]:
     """Nose without nostrils, and the nostrils' hollow."""
     ny, nz = body.nose_y, body.nose_z
-    d = capsule(ax, y, z, 0.0, body.nose_top_y, body.nose_top_z, 0.0, ny + 0.07, nz - 0.03, body.nose_top_r * 0.85, body.nose_mid_r)
-    d = smooth_min(d, ellipsoid(ax, y - ny, z - nz, body.nose_tip_r * 1.06, body.nose_tip_r * 0.92, body.nose_tip_r), 0.09)
-    wing = ellipsoid(ax - body.wing_x, y - ny + 0.03, z - nz + 0.095, body.wing_r, body.wing_r * 0.92, body.wing_r * 1.25)
+    ty, tz, r = body.nose_top_y, body.nose_top_z, body.nose_top_r * 0.85
+    d = capsule(ax, y, z, 0.0, ty, tz, 0.0, ny + 0.07, nz - 0.03, r, body.nose_mid_r)
+    r = body.nose_tip_r
+    d = smooth_min(d, ellipsoid(ax, y - ny, z - nz, r * 1.06, r * 0.92, r), 0.09)
+    r = body.wing_r
+    wing = ellipsoid(ax - body.wing_x, y - ny + 0.03, z - nz + 0.095, r, r * 0.92, r * 1.25)
     d = smooth_min(d, wing, 0.05)
-    hole = ellipsoid(ax - body.wing_x * 0.56, y - ny + 0.098, z - nz + 0.055, 0.03 + 0.1 * (body.wing_x - 0.1), 0.036, 0.052)
+    r = 0.03 + 0.1 * (body.wing_x - 0.1)
+    hole = ellipsoid(ax - body.wing_x * 0.56, y - ny + 0.098, z - nz + 0.055, r, 0.036, 0.052)
     return d, hole
 
 
@@ -183,7 +187,8 @@ def skin(x: float, y: float, z: float, gap: float, qx: float, qy: float, qz: flo
     if z > 0.25 and d > 0.6:
         d -= 0.3  # the nose stands out by less
     elif z > 0.25:
-        brow = capsule(ax, y, z, 0.10, body.ridge_y, 0.685, 0.40, body.ridge_y + 0.02, 0.53, body.ridge_r, body.ridge_r * 0.85)
+        by, r = body.ridge_y, body.ridge_r
+        brow = capsule(ax, y, z, 0.10, by, 0.685, 0.40, by + 0.02, 0.53, r, r * 0.85)
         d = smooth_min(d, brow, 0.16)
         ex, ey, ez = ax - body.eye_x, y - body.eye_y, z - body.eye_z
         if ex * ex + ey * ey < 0.2:
@@ -194,7 +199,7 @@ def skin(x: float, y: float, z: float, gap: float, qx: float, qy: float, qz: flo
         ink, relief = lips(ax, y, body)
         if relief > 0.0:
             d -= body.lip_z * relief
-        d += 0.012 * bump(ax / 0.05) * bump((y - 0.5 * (body.mouth_y + body.nose_y) - 0.0) / 0.09)  # philtrum
+        d += 0.012 * bump(ax / 0.05) * bump((y - 0.5 * (body.mouth_y + body.nose_y)) / 0.09)  # philtrum
         d += 0.03 * bump((y - body.mouth_y + body.lip_low + 0.055) / 0.075) * bump(ax / 0.24)  # fold above the chin
         if ex * ex + ey * ey < 0.2:
             wx, wy, wz = abs(qx) - body.eye_x, qy - body.eye_y, qz - body.eye_z
@@ -224,7 +229,7 @@ def mouth_inside(x: float, y: float, z: float, gap: float, body: Any, pose: Any)
     ax = abs(x)
     arch = 0.70 - 0.9 * ax * ax
     mid = body.mouth_y + 0.075 * pose.smile * (ax / 0.3) * (ax / 0.3)
-    upper = max(max(abs(z - (body.lip_z * 0.0 + arch - 0.06)) - 0.03, abs(y - mid - 0.035) - 0.075), ax - 0.27)
+    upper = max(max(abs(z - arch + 0.06) - 0.03, abs(y - mid - 0.035) - 0.075), ax - 0.27)
     fall = 0.185 * pose.jaw
     lower = max(max(abs(z - (arch - 0.085)) - 0.03, abs(y - mid + fall + 0.055) - 0.05), ax - 0.25)
     back = max(max(z - 0.52, -0.2 - z), max(ax - 0.32, abs(y - body.mouth_y + 0.1) - 0.24))

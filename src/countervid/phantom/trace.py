@@ -153,7 +153,7 @@ def approach(
         t = CAMERA_DISTANCE - pose.bz - HELD - 0.6  # seldom there: its rays start just in front of it
         px, py, pz = to_occluder(ox + t * dx, oy + t * dy, oz + t * dz, pose)
         if abs(px) < 1.2 and py < 1.3:
-            return t
+            return float(t)
     t = max(0.0, CAMERA_DISTANCE - pose.bz - 2.4)
     last = t + 5.2
     for _ in range(40):
@@ -164,18 +164,16 @@ def approach(
             d = min(d, capsule(x, y, z, 0.0, -0.45, -0.17, pose.neck_x, pose.neck_y, pose.neck_z, r, r * 1.12))
         d = min(d - MOVED, torso(tx + t * ux, ty + t * uy, tz + t * uz, body)) - cone * t
         if d < 0.02:
-            return t
+            return float(t)
         t += d
         if t > last:
             return 2.0 * FAR
-    return t
+    return float(t)
 
 
 def _make_approach(salt: int) -> Any:
     @parallel
-    def approach_tiles(
-        field: Any, bodies: Any, poses: Any, views: Any, size: int, width: int, starts: Any
-    ) -> None:
+    def approach_tiles(field: Any, bodies: Any, poses: Any, views: Any, size: int, width: int, starts: Any) -> None:
         """Fill `starts` (F, S, S): one cone for each tile of `TILE` x `TILE` pixels."""
         _ = salt  # closed over: see `compile`
         count = poses.shape[0]
@@ -191,7 +189,8 @@ def _make_approach(salt: int) -> Any:
                 mx, my = through(i + 0.5 * TILE, j + 0.5 * TILE, view, width)
                 px, py = through(i, j, view, width)
                 qx, qy = through(i + TILE, j, view, width)
-                reach = max((px - mx) * (px - mx) + (py - my) * (py - my), (qx - mx) * (qx - mx) + (qy - my) * (qy - my))
+                px, py, qx, qy = px - mx, py - my, qx - mx, qy - my
+                reach = max(px * px + py * py, qx * qx + qy * qy)
                 dx, dy, dz = ray(mx, my, size, pose)
                 cone = 2.1 * reach**0.5 / (size * pose.focal)
                 t = approach(0.0, 0.0, CAMERA_DISTANCE, dx, dy, dz, field, bodies[0], pose, cone)
@@ -208,8 +207,8 @@ approach_tiles = _make_approach(sources(__file__))
 def _make_trace(salt: int) -> Any:
     @parallel
     def trace_rays(
-            field: Any, near: Any, bodies: Any, poses: Any, rays: Any, size: int, starts: Any, depths: Any, materials: Any
-        ) -> None:
+        field: Any, near: Any, bodies: Any, poses: Any, rays: Any, size: int, starts: Any, depths: Any, materials: Any
+    ) -> None:
         """Fill `depths` and `materials`, (N,), for `rays` (N, 4) of `cast_rays`, known to meet nothing before
         `starts` (N,)."""
         _ = salt  # closed over: see `compile`

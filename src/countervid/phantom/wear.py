@@ -62,7 +62,8 @@ def torso(x: float, y: float, z: float, body: Any) -> float:
         d = smooth_min(d, ring, 0.08)
         d = min(d, capsule(ax, y, z, 0.16, -1.75, 0.52, 0.17, -2.30, 0.56, 0.024, 0.024))
     # Folds of the cloth.
-    d += 0.012 * math.sin(7.0 * y + 5.0 * ax + 3.0 * math.sin(2.0 * x + body.seed)) * smoothstep(0.15, 0.6, edge) * clamp01(ax)
+    crease = math.sin(7.0 * y + 5.0 * ax + 3.0 * math.sin(2.0 * x + body.seed))
+    d += 0.012 * crease * smoothstep(0.15, 0.6, edge) * clamp01(ax)
     return d * 0.9
 
 
