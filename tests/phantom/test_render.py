@@ -9,7 +9,6 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
-
 from countervid.phantom import BONES, Look, Motion, Rendering, Scene, render
 
 SIZE = 96
@@ -38,7 +37,7 @@ def motion(frames: int, **changes: Any) -> Motion:
     """A head that turns, speaks and blinks a little."""
     t = np.arange(frames, dtype=np.float32)
     still = np.zeros(frames, np.float32)
-    values: dict[str, Any] = dict(
+    values = dict[str, Any](
         yaw=0.10 + 0.05 * t, pitch=0.02 * t, roll=-0.02 * t, position=np.stack([0.02 * t, 0.01 * t, 0.8 + still], 1),
         jaw=0.2 + 0.06 * t, mouth_wide=still, smile=0.3 + 0.05 * t, blink=still, brow_raise=0.1 * t,
         gaze=np.zeros((frames, 2), np.float32), camera=np.stack([0.004 * t, 0.003 * t, 1.0 + 0.004 * t], 1),
@@ -80,8 +79,9 @@ def test_the_number_of_threads_changes_nothing() -> None:
 def test_an_attribute_leaves_the_background_bit_for_bit(change: dict[str, float]) -> None:
     other = render(look(**change), SCENE, motion(4), SIZE, frames=slice(1, 2), layers=True)
     before, after = clip().frames[1], other.frames[0]
-    assert clip().masks is not None and other.masks is not None
-    person = (clip().masks[1] > 0) | (other.masks[0] > 0)
+    masks = clip().masks
+    assert masks is not None and other.masks is not None
+    person = (masks[1] > 0) | (other.masks[0] > 0)
     edge = np.zeros_like(person)  # a silhouette covers part of the pixels around it
     padded = np.pad(person, 1)
     for dy in range(3):
@@ -139,9 +139,7 @@ def test_positive_yaw_turns_the_face_to_the_right() -> None:
 
 
 def test_blinking_closes_the_eyes_and_their_landmarks() -> None:
-    opened, closed = (
-        render(LOOK, SCENE, motion(1, blink=np.array([b])), 128, layers=True) for b in (0.0, 1.0)
-    )
+    opened, closed = (render(LOOK, SCENE, motion(1, blink=np.array([b])), 128, layers=True) for b in (0.0, 1.0))
     assert opened.masks is not None and closed.masks is not None
     assert (opened.masks == 3).sum() > 60 and (closed.masks == 3).sum() == 0
     height = [r.landmarks[0, 41, 1] - r.landmarks[0, 37, 1] for r in (opened, closed)]
@@ -156,7 +154,8 @@ def test_the_next_frame_warped_back_is_this_frame() -> None:
     rows, columns = np.mgrid[:128, :128].astype(np.float64)
     for k in range(2):
         at = [rows + r.flow[k, :, :, 1], columns + r.flow[k, :, :, 0]]
-        back = np.stack([map_coordinates(r.frames[k + 1, :, :, c].astype(float), at, order=1, mode="nearest") for c in range(3)], -1)
+        after = r.frames[k + 1].astype(float)
+        back = np.stack([map_coordinates(after[..., c], at, order=1, mode="nearest") for c in range(3)], -1)
         seen = r.visible[k] > 0
         assert seen.mean() > 0.85
         here = r.frames[k].astype(float)
