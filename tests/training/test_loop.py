@@ -41,7 +41,13 @@ def test_resumed_training_equals_uninterrupted_training(tmp_path: Path) -> None:
 def test_training_learns_and_logs(tmp_path: Path) -> None:
     model = tiny_model()
     seen: list[int] = []
-    fit(model, identity_loss(model), LoopConfig(steps=120, lr=1e-2, warmup=5), tmp_path, lambda step, _: seen.append(step))
+    fit(
+        model,
+        identity_loss(model),
+        LoopConfig(steps=120, lr=1e-2, warmup=5),
+        tmp_path,
+        lambda step, _: seen.append(step),
+    )
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert seen == [line["step"] for line in lines] == [20, 40, 60, 80, 100, 120]
     assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]

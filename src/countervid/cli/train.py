@@ -58,7 +58,7 @@ def miniature(
         plan = STAGES[name]
         train = _people("examiner" if name == "examiner" else "train", data, people, workers)
         validation = _people("validation", data, None, workers)
-        total = steps or plan.loop.steps
+        total = plan.loop.steps if steps is None else steps
         with progress(f"{name}: training") as advance:
 
             def report(step: int, means: Mapping[str, float], total: int = total) -> None:
@@ -89,7 +89,7 @@ def miniature(
 def _people(split: str, data: Path, count: int | None, workers: int) -> PhantomFrames:
     from countervid.phantom.dataset import DatasetConfig, PhantomFrames, people_of, render_dataset
 
-    people = people_of(split, count or PEOPLE[split])
+    people = people_of(split, PEOPLE[split] if count is None else count)
     config = DatasetConfig(takes=2, frames=1, pairs=split != "examiner")  # many people rather than many frames
     with progress(f"rendering {split} people") as advance:
         folder = render_dataset(data / split, people, config, workers=workers, progress=advance)

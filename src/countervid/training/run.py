@@ -42,8 +42,8 @@ def train_stage(
         The measured figures, which also stand in `folder/figures.json` and in the model's card.
     """
     loop: LoopConfig = stage.loop
-    loop = replace(loop, steps=steps or loop.steps, seed=loop.seed if seed is None else seed)
-    size = batch or stage.batch
+    loop = replace(loop, steps=loop.steps if steps is None else steps, seed=loop.seed if seed is None else seed)
+    size = stage.batch if batch is None else batch
     for name in stage.needs:
         if not (models / name / WEIGHTS).exists():
             raise ModelError(

@@ -1,0 +1,114 @@
+"""Every stage of the miniature trains on rendered people and writes a model that loads; the bundled ones are good."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from countervid.autoencoder.classifier import AttributeClassifier
+from countervid.autoencoder.codec import VAE
+from countervid.autoencoder.identity import IdentityNet
+from countervid.autoencoder.model import DiffusionAutoencoder
+from countervid.cli.main import app
+from countervid.errors import ModelError
+from countervid.face.landmarks import LandmarkNet
+from countervid.face.parse import ParserNet
+from countervid.metrics.examiner import Examiner
+from countervid.models import available, bundled
+from countervid.phantom.dataset import DatasetConfig, PhantomFrames, people_of, render_dataset
+from countervid.training.crops import images, states
+from countervid.training.miniature import STAGES
+from countervid.training.run import train_stage
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> PhantomFrames:
+    """Eight unseen people in two takes, with a true counterfactual each: 32 crops, rendered once."""
+    folder = tmp_path_factory.mktemp("people")
+    split = people_of("validation", 8)
+    return PhantomFrames(render_dataset(folder, split, DatasetConfig(takes=2, frames=1, pairs=True)), split)
+
+
+def test_states_gather_the_takes_of_one_person_under_one_set_of_attributes(people: PhantomFrames) -> None:
+    table = states(people)
+    assert table.shape == (16, 2, 1)
+    for state in table.flatten(1):
+        assert people.column("person")[state].unique().numel() == 1
+        assert (people.column("attributes")[state] == people.column("attributes")[state[0]]).all()
+        assert people.column("take")[state].tolist() == [0, 1]
+
+
+def test_every_stage_trains_and_its_model_loads_again(people: PhantomFrames, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    for name in ("vae", "identity", "landmarks", "parser", "examiner", "dva", "couple"):
+        figures = train_stage(STAGES[name], people, people, tmp_path / "runs" / name, models, steps=2, batch=4)
+        assert figures and all(isinstance(value, float) for value in figures.values()), name
+        assert "steps of 4" in (models / (STAGES[name].target or name) / "README.md").read_text()
+    loaded = (
+        VAE.from_folder(models / "vae"),
+        IdentityNet.from_folder(models / "identity"),
+        LandmarkNet.from_folder(models / "landmarks"),
+        ParserNet.from_folder(models / "parser"),
+        Examiner.from_folder(models / "examiner"),
+        DiffusionAutoencoder.from_pretrained(models / "dva"),
+    )
+    assert all(torch.isfinite(p).all() for model in loaded for p in model.parameters())
+    latents = loaded[0].encode(images(people, torch.arange(16)))
+    assert latents.std().item() == pytest.approx(1, abs=0.1)  # the saved scale makes it so
+
+
+def test_a_stage_says_what_it_stands_on(people: PhantomFrames, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="needs `vae`.*--stage vae"):
+        train_stage(STAGES["dva"], people, people, tmp_path / "run", tmp_path / "models", steps=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stage", "vea"], "`vea` is not a stage"),
+        ([], "Nothing to do"),
+        (["--stage", "vae", "--people", "0"], "at least 1|1 to"),
+    ],
+)
+def test_wrong_arguments_end_in_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["train", "miniature", *arguments, "--data", str(tmp_path / "data")])
+    assert result.exit_code == 2
+    assert any(part in result.output for part in message.split("|"))
+
+
+BUNDLED = pytest.mark.skipif(
+    not {"vae", "identity", "landmarks", "examiner", "dva"} <= set(available()), reason="no miniature is bundled yet"
+)
+
+
+@BUNDLED
+def test_the_bundled_autoencoder_keeps_a_crop(people: PhantomFrames) -> None:
+    assert STAGES["vae"].evaluate(VAE.from_folder(bundled("vae")), people, Path())["PSNR (dB)"] > 25
+
+
+@BUNDLED
+def test_the_bundled_landmarks_lie_on_the_face(people: PhantomFrames) -> None:
+    figures = STAGES["landmarks"].evaluate(LandmarkNet.from_folder(bundled("landmarks")), people, Path())
+    assert figures["error, % of the eyes' distance"] < 6
+
+
+@BUNDLED
+def test_the_bundled_identity_knows_a_person_again(people: PhantomFrames) -> None:
+    figures = STAGES["identity"].evaluate(IdentityNet.from_folder(bundled("identity")), people, Path())
+    assert figures["same or other (%)"] >= 85
+
+
+@BUNDLED
+def test_the_bundled_classifier_reads_the_published_attributes(people: PhantomFrames) -> None:
+    classifier = AttributeClassifier.from_pretrained(bundled("dva") / "classifier")
+    net = IdentityNet.from_folder(bundled("identity"))
+    said = classifier.predict(net(images(people, people.factual)))
+    for name in ("age", "gender", "beard", "bald"):
+        values = classifier.variables[name]
+        right = [
+            values.index(s[name]) == int(t) for s, t in zip(said, people.attribute(name)[people.factual], strict=True)
+        ]
+        assert sum(right) >= 0.75 * len(right), name
