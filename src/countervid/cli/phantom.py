@@ -20,6 +20,16 @@ def phantom() -> None:
     """Render people of the phantom world, and their true counterfactuals."""
 
 
+@app.command("compile")
+def compile_command() -> None:
+    """Compile the renderer now, once for this machine, rather than when it first draws. Takes about a minute."""
+    from countervid.phantom.world import render_clip, sample_person
+
+    with progress("compiling the renderer"):
+        render_clip(sample_person(0), frames=2, size=64, layers=True)
+    typer.echo("The renderer is compiled.")
+
+
 @app.command("render")
 def render_command(
     out: Annotated[Path, typer.Option(help="Folder to write into.")],
