@@ -28,7 +28,9 @@ def demo(
     ] = None,
 ) -> None:
     """Make a clip, its counterfactual, the truth and a report. No network, no GPU; about a minute."""
-    from countervid.cli.stages import stages
+    from countervid.cli.stages import stages, wait_politely
+
+    wait_politely()
     from countervid.clip import Clip
     from countervid.errors import OutputError
     from countervid.phantom.export import person_clip, truth_name

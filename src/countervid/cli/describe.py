@@ -37,8 +37,10 @@ def describe(
     cache: CacheOption = None,
 ) -> None:
     """Say what is seen in a video: the person's attributes, the graph, and what each intervention would change."""
+    from countervid.cli.stages import stages, wait_politely
+
+    wait_politely()
     from countervid.causal.graph import CausalGraph
-    from countervid.cli.stages import stages
     from countervid.clip import Clip
     from countervid.runs.run import PHANTOM_MARK
 

@@ -55,8 +55,10 @@ def edit(
     cache: CacheOption = None,
 ) -> None:
     """Write the counterfactual of a video: the same clip, had the person been so. The same command resumes."""
+    from countervid.cli.stages import stages, wait_politely
+
+    wait_politely()
     from countervid.causal.graph import CausalGraph
-    from countervid.cli.stages import stages
     from countervid.clip import Clip
     from countervid.runs.folder import OtherRunError
     from countervid.runs.run import counterfactual

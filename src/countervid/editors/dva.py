@@ -99,6 +99,8 @@ class DVA:
         self.identity = IdentityNet.from_folder(folders["identity"])
         self.autoencoder = DiffusionAutoencoder.from_pretrained(folders["dva"])
         self.classifier = AttributeClassifier.from_pretrained(folders["dva"] / "classifier")
+        self.autoencoder.requires_grad_(False)
+        self.classifier.requires_grad_(False)
         self.autoencoder.schedule.respaced(self.config.steps)  # refuses a number of steps that cannot be had
         self.pipeline = FacePipeline(
             landmarker=NetLandmarks(LandmarkNet.from_folder(folders["landmarks"])) if "landmarks" in folders else None,
