@@ -1,7 +1,7 @@
 """Pairwise picture quality, frame by frame: PSNR, SSIM, L1.
 
-Pictures are `(F, 3, H, W)` (any number of channels), floats in 0..1; the sums run in their dtype. Each function returns one number a frame,
-so that a clip can be streamed and averaged in any order.
+Pictures are `(F, 3, H, W)` (any number of channels), floats in 0..1; the sums run in their dtype. Each function
+returns one number a frame, so that a clip can be streamed and averaged in any order.
 """
 
 from __future__ import annotations
