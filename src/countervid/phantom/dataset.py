@@ -268,9 +268,10 @@ class PhantomFrames:
 
     Columns, `N` rows: `crops` uint8 `(N, S, S, 3)`, `masks` uint8 `(N, S, S)` (classes of
     `phantom.render`), `landmarks` float32 `(N, 68, 2)` in pixels of the crop (whole numbers at pixel
-    centres), `squares` float32 `(N, 4, 2)` in pixels of a frame of `FRAME`, `attributes` uint8 `(N, 10)` (`decode` names them), `person` int64, `take` int16,
-    `seconds`, `years` float32, `bones` float32 `(N, 23)`, `occluded` uint8, `intervention` int8
-    (index into `ATTRIBUTES`; -1: a factual row), `source` int64 (row of the factual; itself if factual).
+    centres), `squares` float32 `(N, 4, 2)` in pixels of a frame of `FRAME`, `attributes` uint8
+    `(N, 10)` (`decode` names them), `person` int64, `take` int16, `seconds`, `years` float32, `bones`
+    float32 `(N, 23)`, `occluded` uint8, `intervention` int8 (index into `ATTRIBUTES`; -1: a factual
+    row), `source` int64 (row of the factual; itself if factual).
     """
 
     MAPPED = ("crops", "masks")
