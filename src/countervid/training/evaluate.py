@@ -69,7 +69,7 @@ def evaluate_miniature(
     cases = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     done = {(case["person"], case["do"]) for case in cases}
     with tempfile.TemporaryDirectory() as cache:
-        editor = load_editor("dva", cache=Path(cache))
+        editor = load_editor("dva", models, cache=Path(cache))
         for index in range(clips):
             person = sample_person(SPLITS["test"] + index)
             if any((person.seed, name) not in done for name in FACE):
@@ -89,7 +89,7 @@ def evaluate_miniature(
 def _person(person: Person, editor: Any, judges: Judges, out: Path) -> list[dict[str, Any]]:
     factual = render_clip(person, frames=FRAMES, fps=FPS, size=SIZE)
     frames = torch.from_numpy(factual.frames)
-    squares = quads(factual.landmarks)
+    squares = quads(factual.landmarks - 0.5)  # the face pipeline counts from pixel centres
     prepared = editor.prepare(Clip.from_frames(frames, fps=FPS), person.attributes)
     before = _crops(frames, squares)
     source_identity = judges.identity(before * 2 - 1)
@@ -135,7 +135,7 @@ def _person(person: Person, editor: Any, judges: Judges, out: Path) -> list[dict
 
 def _crops(frames: Tensor, squares: Any) -> Tensor:
     """Face crops `(F, 3, 128, 128)`, 0..1, of uint8 frames."""
-    return crop(frames, torch.as_tensor(squares), CROP).permute(0, 3, 1, 2).float() / 255
+    return crop(frames, squares, CROP).permute(0, 3, 1, 2).float() / 255
 
 
 def summarise(cases: list[Mapping[str, Any]]) -> dict[str, float]:
