@@ -14,7 +14,7 @@ help:
 	@echo "make bench    speed and memory, on this machine"
 
 demo: $(READY)
-	$(BIN)/countervid demo
+	$(BIN)/countervid demo --out demo
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto $(ARGS)
