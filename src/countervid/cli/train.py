@@ -45,7 +45,7 @@ def miniature(
     workers: Annotated[int, typer.Option(help="Processes that render.")] = 2,
 ) -> None:
     """Train a stage of the miniature; the same command resumes. Then, or only, measure it."""
-    from countervid.models import bundled_folder
+    from countervid.models import bundled_folder, seal
     from countervid.training.miniature import STAGES
     from countervid.training.run import train_stage
 
@@ -84,6 +84,8 @@ def miniature(
         with progress("measuring") as advance:
             table = evaluate_miniature(clips, out=runs / "evaluation", models=target, progress=advance)
         console().print(table)
+    if target == bundled_folder():
+        seal()
 
 
 def _people(split: str, data: Path, count: int | None, workers: int) -> PhantomFrames:

@@ -31,7 +31,7 @@ world; on photographs it is a demonstration, not a tool.
 Made by:
 
 ```
-countervid train miniature --stage {stage} --steps {steps} --batch {batch} --seed {seed}
+countervid train miniature --stage {stage} --people {people} --steps {steps} --batch {batch} --seed {seed}
 ```
 
 ## Measured
