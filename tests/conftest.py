@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+# One thread a process, before torch looks: the suite runs a process on every core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
