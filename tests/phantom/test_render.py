@@ -9,6 +9,7 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
+
 from countervid.phantom import BONES, Look, Motion, Rendering, Scene, render
 
 SIZE = 96

@@ -21,7 +21,7 @@ from countervid.phantom.parameters import BONES, Look, Motion, Scene
 Records = NDArray[np.void]
 
 CAMERA_DISTANCE = 8.0
-"""From the camera to the middle of the head: with a focal length of 3.2, head and hair are almost half the frame high."""
+"""From the camera to the middle of the head: with a focal length of 3.2, head and hair are half the frame high."""
 
 PIVOT = (0.0, -0.55, -0.15)
 """Where head and neck meet, in head space: the head turns about this point."""
