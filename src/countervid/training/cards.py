@@ -24,14 +24,14 @@ world; on photographs it is a demonstration, not a tool.
 | parameters | {parameters:,} |
 | file | {megabytes:.1f} MB, float16 |
 | data | {crops:,} crops of {people:,} rendered people |
-| training | {steps:,} steps of {batch}, AdamW, learning rate {lr:g}, seed {seed} |
+| training | {training} |
 | measured on | {validation_people:,} people never trained on |
 | licence | Apache-2.0 |
 
 Made by:
 
 ```
-countervid train miniature --stage {stage} --people {people} --steps {steps} --batch {batch} --seed {seed}
+{commands}
 ```
 
 ## Measured
@@ -42,18 +42,43 @@ countervid train miniature --stage {stage} --people {people} --steps {steps} --b
 """
 
 
-def write_card(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write `folder/README.md` from the facts of a finished run (see `training.run.train_stage`)."""
+def write_card(folder: Path, facts: Mapping[str, Any], earlier: Mapping[str, Any] | None = None) -> None:
+    """Write `folder/README.md` from the facts of a finished run (see `training.run.train_stage`).
+
+    Args:
+        folder: The model's.
+        facts: Of the stage that wrote the model.
+        earlier: Of the stage that it went on from, if it did.
+    """
     rows = "\n".join(f"| {name} | {value:.2f} |" for name, value in facts["figures"].items())
+    stages = [facts] if earlier is None else [earlier, facts]
     text = CARD.format(
-        **{name: value for name, value in facts.items() if name not in ("figures", "loop", "bytes")},
+        stage=facts["stage"],
+        summary=facts["summary"],
+        parameters=facts["parameters"],
         megabytes=facts["bytes"] / 1e6,
-        steps=facts["loop"]["steps"],
-        lr=facts["loop"]["lr"],
-        seed=facts["loop"]["seed"],
+        crops=facts["crops"],
+        people=facts["people"],
+        training="; then ".join(_training(one) for one in stages),
+        validation_people=facts["validation_people"],
+        commands="\n".join(_command(one) for one in stages),
         rows=rows,
     )
     write_whole(folder / "README.md", text)
+
+
+def _training(facts: Mapping[str, Any]) -> str:
+    loop = facts["loop"]
+    if not facts["batch"]:
+        return "a convex problem, solved by L-BFGS"
+    return f"{loop['steps']:,} steps of {facts['batch']}, AdamW, learning rate {loop['lr']:g}, seed {loop['seed']}"
+
+
+def _command(facts: Mapping[str, Any]) -> str:
+    command = f"countervid train miniature --stage {facts['stage']} --people {facts['people']}"
+    if not facts["batch"]:
+        return command
+    return f"{command} --steps {facts['loop']['steps']} --batch {facts['batch']} --seed {facts['loop']['seed']}"
 
 
 def add_section(folder: Path, heading: str, figures: Mapping[str, float]) -> None:

@@ -66,7 +66,7 @@ def train_stage(
         "parameters": sum(p.numel() for p in average.parameters()),
         "bytes": (target / WEIGHTS).stat().st_size,
         "loop": asdict(loop),
-        "batch": size,
+        "batch": 0 if loss is None else size,
         "people": int(train.column("person").unique().numel()),
         "crops": len(train),
         "validation_people": int(validation.column("person").unique().numel()),
@@ -74,5 +74,6 @@ def train_stage(
         "figures": {name: round(value, 4) for name, value in figures.items()},
     }
     write_whole(folder / "figures.json", json.dumps(facts, indent=2) + "\n")
-    write_card(target, facts)
+    before = folder.parent / stage.target / "figures.json"
+    write_card(target, facts, json.loads(before.read_text()) if stage.target and before.exists() else None)
     return figures
