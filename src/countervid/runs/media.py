@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from countervid.clip import Clip
+from countervid.clip.sources import digest_of_frames
 from countervid.runs.comparison import Panel, difference
 
 Picture = NDArray[np.uint8]
@@ -92,7 +93,7 @@ class _Atlas:
                 return
 
     def digest(self) -> str:
-        raise NotImplementedError("the panels of a report are not kept in a cache")
+        return digest_of_frames(self)
 
 
 def make_media(clips: Sequence[Clip], panels: Sequence[Panel]) -> Media:
