@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,27 @@ def test_codes_bring_the_frames_back_and_the_identity_changes_them(tiny: Diffusi
     other = tiny.decode(code, z_id[1], z_lnd, steps=50)
     assert errors[1] < 0.6 * errors[0]  # plain inversion is exact to first order in the step
     assert float((other - x).abs().mean()) > 5 * errors[1]
+
+
+def test_a_network_of_velocities_is_one_of_noise_in_other_words(tiny: DiffusionAutoencoder) -> None:
+    x, z_id, z_lnd = batch()
+    other = DiffusionAutoencoder(replace(TINY, prediction_type="v_prediction")).eval()
+    other.load_state_dict(tiny.state_dict())
+    t, noises = torch.tensor([3, 200, 600, 990]), (torch.randn(x.shape), torch.randn(x.shape))
+    once = LossConfig(distance="mse", noise_terms=1, regulariser_weight=0)
+    found = other.loss(x, z_id, z_lnd, t=t, noises=noises, config=once)
+    noisy = other.schedule.add_noise(x, noises[0], t)
+    eps = other.schedule.noise_in(noisy, other.unet(noisy, t, other.face(z_id, z_lnd)), t)
+    # A velocity that is off by d is noise off by sqrt(abar) d.
+    signal = other.schedule.tables("cpu").signal[t]
+    expected = (eps - noises[0]).square().flatten(1).mean(1) / signal.square()
+    torch.testing.assert_close(found.noise, expected.detach(), rtol=1e-3, atol=1e-5)
+    with torch.no_grad():
+        other.unet.out[2].weight.mul_(0.02)
+    code = other.encode(x, z_id, z_lnd, steps=50)
+    assert float((other.decode(code, z_id, z_lnd, steps=50) - x).abs().mean()) < 0.1
+    with pytest.raises(ConfigError, match="v_prediction"):
+        replace(TINY, prediction_type="velocity")
 
 
 def test_windows_agree_with_the_whole_and_progress_ends_at_all(tiny: DiffusionAutoencoder) -> None:

@@ -46,3 +46,16 @@ def test_tables_are_built_once_per_device() -> None:
     schedule = Schedule.linear().respaced(10)
     assert schedule.tables("cpu") is schedule.tables(torch.device("cpu"))
     assert schedule.tables("cpu").signal.dtype == torch.float32
+
+
+def test_the_velocity_and_the_noisy_picture_imply_the_noise_and_the_clean_picture() -> None:
+    schedule = Schedule.linear()
+    x, noise = torch.randn(2, 6, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    index = torch.tensor([0, 1, 250, 500, 998, 999])
+    noisy, velocity = schedule.add_noise(x, noise, index), schedule.velocity(x, noise, index)
+    torch.testing.assert_close(schedule.noise_in(noisy, velocity, index), noise, atol=1e-6, rtol=0)
+    tables = schedule.tables("cpu")
+    signal, spread = (table[index].reshape(-1, 1, 1, 1) for table in (tables.signal, tables.noise))
+    torch.testing.assert_close(signal * noisy - spread * velocity, x, atol=1e-6, rtol=0)
+    one = schedule.noise_in(noisy[:1], velocity[:1], index[0])  # a chain stands at one index for all
+    assert torch.equal(one, schedule.noise_in(noisy[:1], velocity[:1], index[:1]))

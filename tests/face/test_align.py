@@ -10,10 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
-from scipy.ndimage import gaussian_filter1d
 
 from countervid.face import align, reference
-from countervid.face.smooth import smooth, stream
+from countervid.face.smooth import smooth
 
 GOLDEN = Path(__file__).parents[1] / "goldens" / "dva" / "align.safetensors"
 
@@ -70,41 +69,12 @@ def test_reference_paste_matches(golden):
     np.testing.assert_array_equal(reference.to_bytes(golden["tensor2pil_in"]), golden["tensor2pil_out_u8"])
 
 
-@given(frames=st.integers(1, 40), sigma=st.sampled_from([0.4, 1.0, 3.0]))
-@settings(max_examples=30, deadline=None)
-def test_smoothing_is_scipys(frames, sigma):
-    values = np.random.default_rng(frames).normal(size=(frames, 3))
-    np.testing.assert_allclose(smooth(values, sigma), gaussian_filter1d(values, sigma, axis=0), atol=1e-12)
-
-
-@given(cuts=st.lists(st.integers(0, 30), min_size=1, max_size=8), dtype=st.sampled_from([np.float32, np.float64]))
-@settings(max_examples=60, deadline=None)
-def test_streaming_equals_whole_bit_for_bit(cuts, dtype):
-    pieces = [wandering(n, seed) for seed, n in enumerate(cuts)]
-    whole = np.concatenate(pieces)
-    got = list(stream((p.astype(dtype) for p in pieces), 3.0))
-    if len(whole) == 0:
-        assert got == [] and list(align.stream_quads(pieces)) == []
-        return
-    np.testing.assert_array_equal(np.concatenate(got), smooth(whole.astype(dtype), 3.0))
-    np.testing.assert_array_equal(np.concatenate(list(align.stream_quads(pieces))), align.quads(whole))
-
-
-def test_stream_holds_a_bounded_number_of_frames():
-    asked = 0
-
-    def endless():
-        nonlocal asked
-        for start in range(0, 10_000, 10):
-            asked += 10
-            yield wandering(10, start)
-
-    done = 0
-    for chunk in align.stream_quads(endless()):
-        done += len(chunk)
-        assert asked - done <= 12 + 10  # look-ahead of the axes and the chunk in hand
-        if done > 500:
-            break
+def test_a_wider_framing_holds_the_ffhq_square_and_more_above_than_below():
+    ffhq, portrait = (align.quads(wandering(6), framing=framing) for framing in (align.FFHQ, align.PORTRAIT))
+    inside = align.to_square(ffhq, portrait)
+    margin, up = (1.15 - 1) / 2, 0.05
+    expected = np.array([[margin, margin + up], [margin, 1 + margin + up]]) / 1.15  # upper and lower left corner
+    np.testing.assert_allclose(inside[:, :2], np.broadcast_to(expected, (6, 2, 2)), atol=1e-9)
 
 
 def test_square_is_a_square_and_follows_rotation():

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
 
 from countervid.face import parse
-from countervid.face.parse import MaskConfig, ParserNet, edit_mask, stream_masks
+from countervid.face.parse import MaskConfig, ParserNet, edit_mask
 
 
 def head(frames: int = 1, size: int = 64, hair: bool = True, move: float = 0.0) -> Tensor:
@@ -77,14 +76,6 @@ def test_masks_are_steady_over_time():
     jumping, steady = edit_mask(labels, labels, steady=False), edit_mask(labels, labels)
     jump = (jumping[1:] - jumping[:-1]).abs().mean()
     assert (steady[1:] - steady[:-1]).abs().mean() < 0.2 * jump
-
-
-@pytest.mark.parametrize("cuts", [(20,), (3, 1, 9, 7), (1,) * 20, (2,)])
-def test_streaming_equals_whole_bit_for_bit(cuts):
-    labels = head(sum(cuts), move=0.7)
-    labels[len(labels) // 2, 30:40, 30:40] = parse.OCCLUDER
-    pieces = [(piece, None) for piece in labels.split(list(cuts))]
-    assert torch.equal(torch.cat(list(stream_masks(pieces))), edit_mask(labels))
 
 
 def test_logits_are_taken_too():

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from countervid.errors import ConfigError
-from countervid.face.align import oriented_squares
+from countervid.face.align import PORTRAIT, quads, side
 from countervid.phantom.dataset import (
     ATTRIBUTES,
     DatasetConfig,
@@ -50,10 +50,10 @@ def test_pictures_come_by_row_from_any_shard(folder):
 def test_the_face_fills_the_crop_and_landmarks_lie_in_its_pixels(folder):
     data = PhantomFrames(folder)
     rows = data.factual
-    centre, half = oriented_squares(data.column("landmarks")[rows].numpy())
+    squares = quads(data.column("landmarks")[rows].numpy(), smooth=False, framing=PORTRAIT)
     # The crop is the square itself, shaken: centre and size come back within the shaking.
-    np.testing.assert_allclose(centre, 15.5, atol=32 * 0.012 * 2.5 + 0.3)
-    np.testing.assert_allclose(np.hypot(*half.T), 16, rtol=0.08)
+    np.testing.assert_allclose(squares.mean(1), 15.5, atol=32 * 0.012 * 2.5 + 0.3)
+    np.testing.assert_allclose(side(squares), 32, rtol=0.08)
     middle = data.masks(rows)[:, 12:22, 12:22]
     assert (middle > 0).float().mean() > 0.95
 

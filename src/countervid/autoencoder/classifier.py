@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from countervid.autoencoder.storage import fill_module, read_folder, write_folder
 from countervid.errors import InterventionError, ModelError
+from countervid.models.folder import load_weights, read_config, save_model
 
 KIND = "attribute-classifier"
 
@@ -160,7 +160,7 @@ class AttributeClassifier(nn.Module):
         """Write `config.json` and `model.safetensors`, float32: directions are too small for less."""
         variables = {name: list(values) for name, values in self.variables.items()}
         config = {"kind": KIND, "variables": variables, "channels": self.mean.numel()}
-        write_folder(folder, config, self.state_dict())
+        save_model(folder, self, config, dtype=torch.float32)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> AttributeClassifier:
@@ -169,10 +169,10 @@ class AttributeClassifier(nn.Module):
         Raises:
             ModelError: The folder is incomplete, damaged, or holds something else.
         """
-        config, tensors = read_folder(folder, KIND)
+        config = read_config(folder, KIND)
         model = cls(config["variables"], config["channels"])
-        fill_module(model, tensors, folder)
-        return model.eval()
+        load_weights(folder, model)
+        return model
 
 
 def fit(

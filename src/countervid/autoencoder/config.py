@@ -57,6 +57,13 @@ class AutoencoderConfig:
     beta_first: float = 1e-4
     beta_last: float = 0.02
     clip: bool = True  # hold predicted pictures in [-1, 1]; False for latents, which have no such bounds
+    # What the network's output is: "epsilon", the noise, as published; or "v_prediction", the velocity, which weighs a
+    # wrong picture alike at all noise levels. Where the noise code already decides the picture that is what counts.
+    prediction_type: str = "epsilon"
+
+    def __post_init__(self) -> None:
+        if self.prediction_type not in ("epsilon", "v_prediction"):
+            raise ConfigError(f'The prediction is "epsilon" or "v_prediction", got "{self.prediction_type}".')
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists, ready for JSON."""
@@ -100,7 +107,11 @@ def miniature(channels: int = 8, identity_channels: int = 128, landmark_channels
         dropout=0.0,  # the phantom world never runs out of people, so there is nothing to memorise
     )
     return AutoencoderConfig(
-        unet=unet, identity_channels=identity_channels, landmark_channels=landmark_channels, clip=False
+        unet=unet,
+        identity_channels=identity_channels,
+        landmark_channels=landmark_channels,
+        clip=False,
+        prediction_type="v_prediction",
     )
 
 
@@ -108,7 +119,7 @@ def miniature(channels: int = 8, identity_channels: int = 128, landmark_channels
 class LossConfig:
     """What training minimises; the defaults are the published code's (its paper's differ: see `noise_terms`)."""
 
-    distance: str = "l1"  # "l1" as released, or "mse", between drawn and predicted noise
+    distance: str = "l1"  # "l1" as released, or "mse", between drawn and predicted noise (or velocity)
     noise_terms: int = 2  # the code adds the noise term of both draws; the paper's formula (1) has the first alone
     noise_weight: float = 1.0
     regulariser_weight: float = 1.0  # ties the clean faces seen from two draws of noise; 0: no second evaluation

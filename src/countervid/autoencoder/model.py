@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from countervid.autoencoder.config import AutoencoderConfig, LossConfig
-from countervid.autoencoder.storage import fill_module, read_folder, write_folder
 from countervid.autoencoder.unet import Condition, UNet
 from countervid.diffusion import ddim
 from countervid.diffusion.ddim import Progress
 from countervid.diffusion.schedule import Schedule
+from countervid.models.folder import load_weights, read_config, save_model
 
 KIND = "diffusion-autoencoder"
 
@@ -33,7 +33,7 @@ class Loss:
 
     Attributes:
         total: Weighted mean to minimise, scalar.
-        noise: Distance between drawn and predicted noise, both terms if there are two, `(B,)`.
+        noise: Distance between drawn and predicted noise (or velocity), both terms if there are two, `(B,)`.
         regulariser: Distance between the clean faces of the two draws, `(R,)`, the first R items; empty when it is off.
         clean: Clean pictures predicted from the draws, `(B, ...)` and `(R, ...)`, neither clipped nor masked.
     """
@@ -106,8 +106,21 @@ class DiffusionAutoencoder(nn.Module):
             )
             noises = (first, second)
         return denoising_loss(
-            self.unet, self.schedule, x, self.face(z_id, z_lnd), t, noises, mask=mask, config=config or LossConfig()
+            self.unet,
+            self.schedule,
+            x,
+            self.face(z_id, z_lnd),
+            t,
+            noises,
+            mask=mask,
+            config=config or LossConfig(),
+            velocities=self.velocities,
         )
+
+    @property
+    def velocities(self) -> bool:
+        """Whether the network's output is the velocity, not the noise."""
+        return self.config.prediction_type == "v_prediction"
 
     @torch.no_grad()
     def encode(
@@ -168,8 +181,8 @@ class DiffusionAutoencoder(nn.Module):
             condition = self.unet.condition(faces[start : start + batch])
 
             def model(x: Tensor, t: Tensor, condition: Condition = condition) -> Tensor:
-                noise: Tensor = self.unet(x, t, condition)
-                return noise
+                output: Tensor = self.unet(x, t, condition)
+                return self.schedule.noise_in(x, output, t) if self.velocities else output
 
             def report(done: int, total: int, part: int = part) -> None:
                 if progress is not None:
@@ -180,19 +193,18 @@ class DiffusionAutoencoder(nn.Module):
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype = torch.float16) -> None:
         """Write `config.json` and `model.safetensors`, half precision unless `dtype` says otherwise."""
-        write_folder(folder, {"kind": KIND, **self.config.to_dict()}, self.state_dict(), dtype=dtype)
+        save_model(folder, self, {"kind": KIND, **self.config.to_dict()}, dtype=dtype)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> DiffusionAutoencoder:
-        """The autoencoder of a folder, float32, on the CPU, in evaluation mode.
+        """The autoencoder of a folder, float32, on the CPU, in evaluation mode, without gradients.
 
         Raises:
             ModelError: The folder is incomplete, damaged, or holds something else.
         """
-        config, tensors = read_folder(folder, KIND)
-        model = cls(AutoencoderConfig.from_dict(config))
-        fill_module(model, tensors, folder)
-        return model.eval()
+        model = cls(AutoencoderConfig.from_dict(read_config(folder, KIND)))
+        load_weights(folder, model)
+        return model
 
 
 def denoising_loss(
@@ -205,6 +217,7 @@ def denoising_loss(
     *,
     mask: Tensor | None = None,
     config: LossConfig,
+    velocities: bool = False,
 ) -> Loss:
     """Predict two draws of noise at one step, and let the face not depend on the draw (arXiv:2212.02802, section 3.1).
 
@@ -229,6 +242,7 @@ def denoising_loss(
         noises: The two draws, shape of `x` each.
         mask: 1 where the face is, `(B, 1, S, S)`; None for everywhere.
         config: Terms and weights.
+        velocities: The network predicts `v = sqrt(abar) eps - sqrt(1 - abar) x`, and the noise term compares those.
     """
     paired = len(x) if config.noise_terms == 2 else 0  # items that are drawn twice
     if config.regulariser_weight > 0:
@@ -236,10 +250,12 @@ def denoising_loss(
     xs, ts, faces = (torch.cat([tensor, tensor[:paired]]) for tensor in (x, t, face))
     noise = torch.cat([noises[0], noises[1][:paired]])
     noisy = schedule.add_noise(xs, noise, ts)
-    eps = unet(noisy, ts, faces)  # both draws in one evaluation
-    clean = schedule.predict_clean(noisy, eps, ts)
+    output = unet(noisy, ts, faces)  # both draws in one evaluation
+    goal = schedule.velocity(xs, noise, ts) if velocities else noise
+    clean = schedule.predict_clean(noisy, schedule.noise_in(noisy, output, ts) if velocities else output, ts)
 
-    distances = (F.l1_loss if config.distance == "l1" else F.mse_loss)(eps, noise, reduction="none").flatten(1).mean(1)
+    distance = F.l1_loss if config.distance == "l1" else F.mse_loss
+    distances = distance(output, goal, reduction="none").flatten(1).mean(1)
     noise_term = distances[: len(x)]
     if config.noise_terms == 2:
         noise_term = noise_term + distances[len(x) :]

@@ -40,6 +40,9 @@ def miniature(
     steps: Annotated[Optional[int], typer.Option(help="Instead of the stage's own number.")] = None,
     batch: Annotated[Optional[int], typer.Option(help="Instead of the stage's own size.")] = None,
     seed: Annotated[Optional[int], typer.Option(help="Instead of the stage's own.")] = None,
+    start: Annotated[
+        Optional[Path], typer.Option(help="A folder of models to train on from, instead of from random weights.")
+    ] = None,
     people: Annotated[Optional[int], typer.Option(help="How many people to render for training.")] = None,
     clips: Annotated[int, typer.Option(help="Unseen people that --evaluate edits.")] = 24,
     workers: Annotated[int, typer.Option(help="Processes that render.")] = 2,
@@ -73,6 +76,7 @@ def miniature(
                 steps=steps,
                 batch=batch,
                 seed=seed,
+                start=start,
                 report=report,
                 note=console().log,
             )

@@ -116,9 +116,19 @@ class Schedule:
         tables = self.tables(x.device)
         return per_item(tables.inverse_signal[index], x) * x - per_item(tables.noise_to_signal[index], x) * eps
 
+    def velocity(self, x: Tensor, noise: Tensor, index: Tensor) -> Tensor:
+        """`sqrt(abar) noise - sqrt(1 - abar) x` at `index`, int64 `(B,)` (arXiv:2202.00512, appendix D)."""
+        tables = self.tables(x.device)
+        return per_item(tables.signal[index], x) * noise - per_item(tables.noise[index], x) * x
+
+    def noise_in(self, x: Tensor, velocity: Tensor, index: Tensor) -> Tensor:
+        """The noise that noisy `x` and its velocity imply at `index`, int64 `(B,)` or a scalar."""
+        tables = self.tables(x.device)
+        return per_item(tables.noise[index], x) * x + per_item(tables.signal[index], x) * velocity
+
 
 def per_item(coefficient: Tensor, like: Tensor) -> Tensor:
-    """`(B,)` as `(B, 1, 1, ...)`, ready to multiply a tensor shaped as `like`."""
+    """`(B,)` as `(B, 1, 1, ...)` or a scalar, ready to multiply a tensor shaped as `like`."""
     return coefficient.reshape(-1, *[1] * (like.ndim - 1))
 
 

@@ -1,15 +1,16 @@
 """The oriented square around a face, and the crop it cuts out.
 
-The square is the one of the FFHQ data set, smoothed over time as in Diffusion Video Autoencoders (arXiv:2212.02802): it
-follows eyes and mouth, so that the face stands still in the crop while head and camera move. A square ("quad") is
-`(..., 4, 2)`: upper left, lower left, lower right, upper right; pixels, x then y, with whole numbers at pixel centres.
+The square is the one of the FFHQ data set, or a wider one (`Framing`), smoothed over time as in Diffusion Video
+Autoencoders (arXiv:2212.02802): it follows eyes and mouth, so that the face stands still in the crop while head and
+camera move. A square ("quad") is `(..., 4, 2)`: upper left, lower left, lower right, upper right; pixels, x then y,
+with whole numbers at pixel centres.
 
 `face/reference.py` has the crop and the paste of the published code, kept for its checkpoints.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,6 @@ import torch
 from torch import Tensor
 
 from countervid.face.smooth import smooth as smooth_over_time
-from countervid.face.smooth import stream
 
 Points = npt.NDArray[np.float64]
 
@@ -25,6 +25,18 @@ SIGMA_CENTRE = 1.0  # frames: the square follows the head's place closely,
 SIGMA_AXES = 3.0  # frames: and its size and angle slowly, for they shake most
 
 Squares = tuple[Points, Points]  # centres (F, 2) and half x axes (F, 2)
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How much of the head a square holds, in sides of the FFHQ square."""
+
+    scale: float = 1.0  # the square's side
+    up: float = 0.0  # how far its centre lies above
+
+
+FFHQ = Framing()  # what published weights were trained on; it cuts the crown off tall heads
+PORTRAIT = Framing(scale=1.15, up=0.05)  # holds hair and hats: what the miniature is trained on
 
 
 def five_points(landmarks: npt.ArrayLike) -> Points:
@@ -64,41 +76,21 @@ def corners(centre: Points, x: Points) -> Points:
     return np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y], 1)
 
 
-def quads(landmarks: npt.ArrayLike, smooth: bool = True) -> Points:
+def quads(landmarks: npt.ArrayLike, smooth: bool = True, framing: Framing = FFHQ) -> Points:
     """The squares to crop, `(F, 4, 2)` float64, of one unbroken run of frames.
 
     Args:
         landmarks: `(F, 68, 2)` or five points `(F, 5, 2)`, pixels.
         smooth: Steady the square over time. Frames before and after a gap must not be smoothed into each other: call
             it once a run of frames.
+        framing: How much of the head the squares hold.
     """
     centre, x = oriented_squares(landmarks)
     if smooth:
         # y is x turned, and smoothing is linear: smoothing x smooths y.
         centre, x = smooth_over_time(centre, SIGMA_CENTRE), smooth_over_time(x, SIGMA_AXES)
-    return corners(centre, x)
-
-
-def stream_quads(chunks: Iterable[npt.ArrayLike]) -> Iterator[Points]:
-    """`quads` of a run of frames that comes in chunks; the output is 12 frames behind and equal bit for bit."""
-    held = np.zeros((0, 2))
-
-    def axes() -> Iterator[Points]:
-        nonlocal held
-        for chunk in chunks:
-            centre, x = oriented_squares(chunk)
-            held = np.concatenate([held, centre])
-            yield x
-
-    # Centres look 4 frames ahead and axes 12: the axes' stream asks for chunks, the centres wait for it.
-    done = origin = 0
-    for x in stream(axes(), SIGMA_AXES):
-        # By now the centres are known 12 frames further than `x`, or to the end of the clip.
-        centre = smooth_over_time(held, SIGMA_CENTRE)[done - origin : done - origin + len(x)]
-        yield corners(centre, np.asarray(x, dtype=np.float64))
-        done += len(x)
-        drop = max(0, done - 8 - origin)  # 8 >= the centres' reach, so that a cut is never taken for the clip's start
-        held, origin = held[drop:], origin + drop
+    down = np.stack([-x[:, 1], x[:, 0]], -1)
+    return corners(centre - 2 * framing.up * down, framing.scale * x)
 
 
 def side(quads: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -6,16 +6,14 @@ Labels are those of the rendered world, so that its true masks and a parser's an
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from countervid.face.smooth import smooth, stream
+from countervid.face.smooth import smooth
 from countervid.models.folder import load_config, load_weights
 
 BACKGROUND, SKIN, HAIR, EYES, LIPS, CLOTHES, GLASSES, HAT, OCCLUDER = range(9)
@@ -161,23 +159,6 @@ def edit_mask(
         region = torch.from_numpy(smooth(region.numpy(), config.sigma))
     # Smoothing over time lets neighbours in; the occluder of this very frame has the last word.
     return torch.minimum(region, free)
-
-
-def stream_masks(chunks: Iterable[tuple[Tensor, Tensor | None]], config: MaskConfig | None = None) -> Iterator[Tensor]:
-    """`edit_mask` of a run of frames that comes in chunks of (labels, edited labels); 4 frames behind, bit for bit."""
-    config = config or MaskConfig()
-    waiting: list[Tensor] = []
-
-    def regions() -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
-        for labels, edited in chunks:
-            region, free = _region(labels, edited, config)
-            waiting.extend(free)
-            yield region.numpy()
-
-    for region in stream(regions(), config.sigma):
-        free = torch.stack(waiting[: len(region)])
-        del waiting[: len(region)]
-        yield torch.minimum(torch.from_numpy(region), free)
 
 
 def _region(labels: Tensor, edited: Tensor | None, config: MaskConfig) -> tuple[Tensor, Tensor]:

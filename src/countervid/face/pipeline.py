@@ -24,6 +24,7 @@ from countervid import models
 from countervid.clip import Clip
 from countervid.errors import FaceError
 from countervid.face import align, detect
+from countervid.face.align import FFHQ, Framing
 from countervid.face.detect import Detector
 from countervid.face.landmarks import FittedLandmarks, LandmarkModel, LandmarkNet, NetLandmarks, interocular
 from countervid.face.parse import EllipseParser, FaceParser, MaskConfig, NetParser, ParserNet, edit_mask
@@ -47,6 +48,7 @@ class FaceConfig:
     # off the true eyes and mouth by 0.11 in the median and 0.36 in one of twenty; on photographs by less.
     trust: float = 0.4
     smooth: bool = True  # steady the square over time
+    framing: Framing = FFHQ  # how much of the head the square holds
     track: TrackConfig = field(default_factory=TrackConfig)
     mask: MaskConfig = field(default_factory=MaskConfig)
 
@@ -225,7 +227,7 @@ class FacePipeline:
             },
         )
         for start, stop in track.runs():
-            track.quads[start:stop] = align.quads(track.landmarks[start:stop], self.config.smooth)
+            track.quads[start:stop] = align.quads(track.landmarks[start:stop], self.config.smooth, self.config.framing)
         return track
 
     def crops(self, clip: Clip, track: FaceTrack, size: int = 128) -> Iterator[Crops]:

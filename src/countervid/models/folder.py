@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from countervid.errors import ModelError
+from countervid.errors import ModelError, OutputError
 
 C = TypeVar("C")
 
@@ -39,47 +40,80 @@ def write_whole(path: Path, content: str | bytes) -> None:
         raise
 
 
-def save_model(folder: Path, model: nn.Module, config: Any, *, half: bool = True) -> None:
-    """Write `config` (a dataclass) and the weights of `model` into `folder`, each file whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
+def save_model(folder: str | Path, model: nn.Module, config: Any, *, dtype: torch.dtype = torch.float16) -> None:
+    """Write the weights of `model`, floating ones as `dtype`, and its config into `folder`; each file whole or not.
+
+    Args:
+        folder: Made if needed.
+        model: Whose weights.
+        config: A dataclass, or a mapping; under `kind` it may say what kind of model this is.
+        dtype: Half precision unless the model needs more.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    folder = Path(folder)
     state = {
-        name: (tensor.detach().half() if half and tensor.is_floating_point() else tensor.detach()).cpu().contiguous()
+        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).detach().cpu().contiguous()
         for name, tensor in model.state_dict().items()
     }
+    values = config if isinstance(config, Mapping) else dataclasses.asdict(config)
     temporary = folder / f".{WEIGHTS}.{os.getpid()}"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         save_file(state, temporary)
         os.chmod(temporary, 0o644)
         os.replace(temporary, folder / WEIGHTS)
+        write_whole(folder / CONFIG, json.dumps(values, indent=2) + "\n")
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"Cannot write a model to {folder}: {error}. Choose a folder that can be written.") from error
     finally:
         temporary.unlink(missing_ok=True)
-    write_whole(folder / CONFIG, json.dumps(dataclasses.asdict(config), indent=2) + "\n")
 
 
-def load_config(folder: Path, kind: type[C]) -> C:
+def read_config(folder: str | Path, kind: str = "") -> dict[str, Any]:
+    """The config that `folder` was saved with, without its `kind`.
+
+    Raises:
+        ModelError: There is no model, or one of another kind than `kind`.
+    """
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        raise ModelError(f"No model in {folder}: no {CONFIG} there. `countervid models list` shows what there is.")
+    try:
+        values = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{path} is damaged ({error}). Download or train the model again.") from None
+    found = values.pop("kind", "")
+    if found != kind:
+        raise ModelError(
+            f"{folder} holds {found or 'something unnamed'}, needed is {kind or 'another model'}. Give another folder."
+        )
+    return values
+
+
+def load_config(folder: str | Path, kind: type[C]) -> C:
     """The dataclass of kind `kind` that `folder` was saved with.
 
     Raises:
-        ModelError: no such folder, or a config of another kind of model.
+        ModelError: There is no model, or one of another kind.
     """
-    path = folder / CONFIG
-    if not path.is_file():
-        raise ModelError(f"No model in {folder}: {CONFIG} is missing. `countervid models list` shows what there is.")
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in read_config(folder).items()}
     try:
-        values = json.loads(path.read_text())
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         return kind(**values)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path} does not describe a {kind.__name__}: {error}. Is it another kind of model?") from None
+    except TypeError as error:
+        raise ModelError(
+            f"{Path(folder) / CONFIG} does not describe a {kind.__name__}: {error}. Is it another kind of model?"
+        ) from None
 
 
-def load_weights(folder: Path, model: nn.Module) -> None:
-    """Fill `model` from `folder` and leave it in evaluation mode, in single precision.
+def load_weights(folder: str | Path, model: nn.Module) -> None:
+    """Fill `model` from `folder` and leave it in evaluation mode, in single precision, without gradients.
 
     Raises:
-        ModelError: missing or damaged weights, or weights of another model (names the first keys that differ).
+        ModelError: The weights are missing, damaged, or another model's (the first names that differ are given).
     """
-    path = folder / WEIGHTS
+    path = Path(folder) / WEIGHTS
     try:
         state = {name: t.float() if t.is_floating_point() else t for name, t in load_file(path).items()}
     except FileNotFoundError:

@@ -26,7 +26,7 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from countervid.errors import ConfigError, OutputError
-from countervid.face.align import quads
+from countervid.face.align import PORTRAIT, Framing, quads
 from countervid.phantom.anatomy import body_of, poses_of
 from countervid.phantom.landmarks import locate
 from countervid.phantom.parameters import Look, Motion, Scene
@@ -50,6 +50,7 @@ class DatasetConfig:
     takes: int = 2
     frames: int = 3  # of each take
     size: int = 128  # of a crop, pixels
+    framing: Framing = PORTRAIT  # how much of the head a crop holds
     interventional: float = 0.5  # share of people whose attributes are uniform and independent
     pairs: bool = False  # also the true counterfactual of every frame, one intervention a person
     shift: float = 0.012  # standard deviation of the square's place, in sides of the square
@@ -122,7 +123,7 @@ def render_person(seed: int, config: DatasetConfig) -> dict[str, NDArray[np.gene
             motion = person.motion_at(take, seconds, attributes)
             scene = person.scene(take)
             if world == 0:
-                squares[take] = _shaken(true_squares(look, scene, motion), config, seed, take)
+                squares[take] = _shaken(true_squares(look, scene, motion, config.framing), config, seed, take)
             made = render(look, scene, motion, FRAME, view=squares[take], view_size=config.size, layers=True)
             assert made.masks is not None
             n = config.frames
@@ -148,10 +149,10 @@ def render_person(seed: int, config: DatasetConfig) -> dict[str, NDArray[np.gene
     return {column: np.concatenate(parts) for column, parts in rows.items()}
 
 
-def true_squares(look: Look, scene: Scene, motion: Motion) -> NDArray[np.float64]:
+def true_squares(look: Look, scene: Scene, motion: Motion, framing: Framing) -> NDArray[np.float64]:
     """Squares of the true landmarks `(F, 4, 2)` in a frame of `FRAME` pixels, each frame by itself."""
     body = body_of(look)
-    return quads(locate(body, poses_of(body, scene, motion), FRAME), smooth=False)
+    return quads(locate(body, poses_of(body, scene, motion), FRAME), smooth=False, framing=framing)
 
 
 def _shaken(square: NDArray[np.float64], config: DatasetConfig, seed: int, take: int) -> NDArray[np.float64]:

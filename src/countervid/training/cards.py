@@ -71,14 +71,17 @@ def _training(facts: Mapping[str, Any]) -> str:
     loop = facts["loop"]
     if not facts["batch"]:
         return "a convex problem, solved by L-BFGS"
-    return f"{loop['steps']:,} steps of {facts['batch']}, AdamW, learning rate {loop['lr']:g}, seed {loop['seed']}"
+    text = f"{loop['steps']:,} steps of {facts['batch']}, AdamW, learning rate {loop['lr']:g}, seed {loop['seed']}"
+    begun = facts.get("started_from")
+    return f"{text}, from the weights with SHA-256 {begun[:16]}..." if begun else text
 
 
 def _command(facts: Mapping[str, Any]) -> str:
     command = f"countervid train miniature --stage {facts['stage']} --people {facts['people']}"
     if not facts["batch"]:
         return command
-    return f"{command} --steps {facts['loop']['steps']} --batch {facts['batch']} --seed {facts['loop']['seed']}"
+    command += f" --steps {facts['loop']['steps']} --batch {facts['batch']} --seed {facts['loop']['seed']}"
+    return f"{command} --start FOLDER" if facts.get("started_from") else command
 
 
 def add_section(folder: Path, heading: str, figures: Mapping[str, float]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -9,9 +10,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from countervid.errors import ModelError
-from countervid.models.folder import WEIGHTS, write_whole
+from countervid.models.folder import WEIGHTS, load_weights, write_whole
 from countervid.phantom.dataset import PhantomFrames
 from countervid.training.cards import write_card
 from countervid.training.loop import LoopConfig, Report, fit
@@ -28,6 +30,7 @@ def train_stage(
     steps: int | None = None,
     batch: int | None = None,
     seed: int | None = None,
+    start: Path | None = None,
     report: Report | None = None,
     note: Callable[[str], None] = lambda line: None,
 ) -> dict[str, float]:
@@ -35,6 +38,7 @@ def train_stage(
 
     Args:
         train, validation: Rendered people; no person in both.
+        start: A folder of models whose weights of this stage training goes on from, instead of random ones.
         folder: The run: state, log, sample sheet, figures.
         models: Where finished models lie; later stages read the earlier ones there.
 
@@ -52,16 +56,18 @@ def train_stage(
     torch.manual_seed(loop.seed)  # initial weights; everything later draws from generators of its own
     folder.mkdir(parents=True, exist_ok=True)
     model, loss = stage.build(train, size, models)
+    target = models / (stage.target or stage.name)
+    began_from = _begin_from(start / (stage.target or stage.name), stage.network(model)) if start else ""
     began = time.monotonic()
     average = model if loss is None else fit(model, loss, loop, folder, report)
     note(f"{stage.name}: measuring on {len(validation)} unseen crops")
     figures = stage.evaluate(average, validation, models)
     if stage.sheet is not None:
         stage.sheet(average, validation, folder / "sheet.png", models)
-    target = models / (stage.target or stage.name)
-    stage.save(average, target, train)
+    stage.save(stage.network(average), target, train)
     facts = {
         "stage": stage.name,
+        "started_from": began_from,
         "summary": stage.summary,
         "parameters": sum(p.numel() for p in average.parameters()),
         "bytes": (target / WEIGHTS).stat().st_size,
@@ -77,3 +83,10 @@ def train_stage(
     before = folder.parent / stage.target / "figures.json"
     write_card(target, facts, json.loads(before.read_text()) if stage.target and before.exists() else None)
     return figures
+
+
+def _begin_from(folder: Path, network: nn.Module) -> str:
+    """Load the weights of `folder`, to be trained on; returns the SHA-256 of their file."""
+    load_weights(folder, network)
+    network.requires_grad_(True)
+    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()

@@ -14,7 +14,7 @@ STAGES: dict[str, Stage] = {
         parser.STAGE,
         examiner.STAGE,
         dva.STAGE,
-        couple.STAGE,
         classifier.STAGE,
+        couple.STAGE,
     )
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
+from countervid.models.folder import save_model
 from countervid.phantom.dataset import PhantomFrames
 from countervid.training.loop import LoopConfig, Loss
 
@@ -16,6 +17,12 @@ Figures = dict[str, float]
 
 Built = tuple[nn.Module, Loss | None]
 """A model and its loss; None where building has solved it already."""
+
+
+def save_config_and_weights(network: nn.Module, folder: Path, frames: PhantomFrames) -> None:
+    """Write a network that knows its `config`; `frames` is what it learned from, for stages that need it."""
+    del frames
+    save_model(folder, network, network.config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +38,8 @@ class Stage:
     batch: int
     build: Callable[[PhantomFrames, int, Path], Built]  # data, batch size, folder of the models trained so far
     evaluate: Callable[[nn.Module, PhantomFrames, Path], Figures]  # model, unseen data, folder of the models
-    save: Callable[[nn.Module, Path, PhantomFrames], None]
+    save: Callable[[nn.Module, Path, PhantomFrames], None] = save_config_and_weights
     sheet: Callable[[nn.Module, PhantomFrames, Path, Path], None] | None = None  # also: where the PNG goes
     needs: tuple[str, ...] = ()  # bundled models that must be trained before
+    network: Callable[[nn.Module], nn.Module] = lambda built: built  # of what was built, the part that is saved
     target: str = ""  # the model that is written, where it has another name: a stage that goes on from it

@@ -6,29 +6,35 @@ give the true counterfactual frame. It is trained on those triples with the code
 noise, which is the second round of rectified flow (Liu et al., arXiv:2209.03003, section 2.2) with
 couplings that cross an intervention; the same round straightens the chains, so that twenty steps there
 and back lose less. Only a world that knows its counterfactuals has such triples.
+
+Half of the counterfactuals are drawn with the identity that an editor would guess from the factual one:
+strength 1 then means the counterfactual, as far as it can be known from the source.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
+from countervid.autoencoder.classifier import AttributeClassifier
 from countervid.autoencoder.config import LossConfig
+from countervid.autoencoder.directions import move
 from countervid.autoencoder.model import DiffusionAutoencoder
 from countervid.models.folder import WEIGHTS
-from countervid.phantom.dataset import PhantomFrames
+from countervid.phantom.dataset import ATTRIBUTES, PhantomFrames, decode
 from countervid.training.crops import draw
 from countervid.training.loop import LoopConfig
 from countervid.training.miniature import dva
 from countervid.training.miniature.base import Built, Stage
 
-RANDOM_SHARE = 0.25  # of a batch keeps random noise, so that codes of pictures never seen stay meaningful
-CROSS_SHARE = 0.45  # learns the counterfactual from the factual's code; the rest, the factual from its own
+RANDOM_SHARE = 0.15  # of a batch keeps random noise, so that codes of pictures never seen stay meaningful
+CROSS_SHARE = 0.55  # learns the counterfactual from the factual's code; the rest, the factual from its own
 
 
 def noise_codes(model: DiffusionAutoencoder, frames: PhantomFrames, known: dva.Codes, models: Path) -> Tensor:
@@ -52,12 +58,30 @@ def noise_codes(model: DiffusionAutoencoder, frames: PhantomFrames, known: dva.C
     return noise[place[frames.column("source")]]
 
 
+def guesses(frames: PhantomFrames, known: dva.Codes, classifier: AttributeClassifier) -> Tensor:
+    """Identities of all rows, but of a counterfactual's the one that `move` makes of its factual's."""
+    groups: dict[tuple[tuple[int, ...], tuple[int, ...]], list[int]] = defaultdict(list)
+    attributes, source = frames.column("attributes"), frames.column("source")
+    for row in frames.pairs[:, 1].tolist():
+        groups[tuple(attributes[source[row]].tolist()), tuple(attributes[row].tolist())].append(row)
+    result = known.identities.clone()
+    for (before, after), members in groups.items():
+        factual, counterfactual = decode(before), decode(after)
+        changes = {name: value for name, value in counterfactual.items() if factual[name] != value}
+        rows = torch.tensor(members)
+        kept = [name for name in ATTRIBUTES if name not in changes]
+        result[rows] = move(known.identities[source[rows]], classifier, changes, kept, length="unit")
+    return result
+
+
 def build(frames: PhantomFrames, batch: int, models: Path) -> Built:
     known = dva.codes(frames, models)
+    guessed = guesses(frames, known, AttributeClassifier.from_pretrained(models / "dva" / "classifier"))
     model = DiffusionAutoencoder.from_pretrained(models / "dva")
     noise = noise_codes(model, frames, known, models)
     model.requires_grad_(True)
-    config = LossConfig(distance="mse", noise_terms=1, regulariser_weight=0)
+    # The absolute distance asks for the median: what the source cannot tell stays as it is, rather than half way.
+    config = LossConfig(distance="l1", noise_terms=1, regulariser_weight=0)
     everything, factual, counterfactual = torch.arange(len(frames)), frames.factual, frames.pairs[:, 1]
     crossing = round(CROSS_SHARE * batch)
     straight = batch - crossing - round(RANDOM_SHARE * batch)
@@ -67,11 +91,13 @@ def build(frames: PhantomFrames, batch: int, models: Path) -> Built:
         rows = torch.cat([coupled, draw(batch - len(coupled), everything, generator)])
         first = torch.randn(known.latents[rows].shape, generator=generator)
         first[: len(coupled)] = noise[coupled].float()
+        identities = known.identities[rows]
+        identities[: crossing // 2] = guessed[rows[: crossing // 2]]
         landmarks = known.landmarks[frames.column("source")[rows]]
         landmarks = landmarks + dva.LANDMARK_NOISE * torch.randn(landmarks.shape, generator=generator)
         found = model.loss(
             known.latents[rows].float(),
-            known.identities[rows],
+            identities,
             landmarks,
             config=config,
             generator=generator,
@@ -82,12 +108,6 @@ def build(frames: PhantomFrames, batch: int, models: Path) -> Built:
     return model, loss
 
 
-def save(model: nn.Module, folder: Path, frames: PhantomFrames) -> None:
-    del frames
-    assert isinstance(model, DiffusionAutoencoder)
-    model.save_pretrained(folder)
-
-
 STAGE = Stage(
     name="couple",
     target="dva",
@@ -96,7 +116,7 @@ STAGE = Stage(
     batch=32,
     build=build,
     evaluate=dva.evaluate,
-    save=save,
+    save=dva.save,
     sheet=dva.sheet,
-    needs=("vae", "identity", "dva"),
+    needs=("vae", "identity", "dva", "dva/classifier"),
 )

@@ -83,7 +83,11 @@ def build(frames: PhantomFrames, batch: int, models: Path) -> Built:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, frames: PhantomFrames, models: Path) -> Figures:
-    """Reconstruction through the noise codes; how near the true identity brings a frame to its counterfactual."""
+    """Reconstruction through the noise codes; how near the true identity brings a frame to its counterfactual.
+
+    As in editing, what is judged is the source with the difference of two drawings added: from the same code, with the
+    counterfactual's and with the factual identity.
+    """
     assert isinstance(model, DiffusionAutoencoder)
     known = codes(frames, models)
     vae = VAE.from_folder(models / "vae")
@@ -93,12 +97,12 @@ def evaluate(model: nn.Module, frames: PhantomFrames, models: Path) -> Figures:
     noise = model.encode(latents, known.identities[before], known.landmarks[before], steps=STEPS)
     again = model.decode(noise, known.identities[before], known.landmarks[before], steps=STEPS)
     moved = model.decode(noise, known.identities[after], known.landmarks[before], steps=STEPS)
-    unit = [vae.decode(z).clamp(-1, 1) / 2 + 0.5 for z in (latents, again, moved, known.latents[after].float())]
-    pixels, same, edited, truth = unit
-    decibels = psnr(same, pixels)
+    pixels, same, other = (vae.decode(z) for z in (latents, again, moved))
+    source, truth = images(frames, before), images(frames, after)
+    decibels = psnr(*((crops.clamp(-1, 1) + 1) / 2 for crops in (same, pixels)))
+    edited = (source + other - same).clamp(-1, 1)
     distance = (edited - truth).abs().flatten(1).mean(1)
-    unedited = (pixels - truth).abs().flatten(1).mean(1).clamp_min(1e-6)
-    skill = 1 - distance / unedited
+    skill = 1 - distance / (source - truth).abs().flatten(1).mean(1).clamp_min(1e-6)
     return {
         "clip -> codes -> clip against the VAE (dB PSNR)": float(decibels.mean()),
         "skill with the true identity, mean": float(skill.mean()),

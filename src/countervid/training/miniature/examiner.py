@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from countervid.metrics.examiner import Examiner, ExaminerConfig
-from countervid.models.folder import save_model
 from countervid.phantom.dataset import ATTRIBUTES, PhantomFrames
 from countervid.phantom.scm import DOMAINS
 from countervid.training.crops import draw, images, weather
@@ -53,12 +52,6 @@ def evaluate(model: nn.Module, frames: PhantomFrames, models: Path) -> Figures:
     return figures
 
 
-def save(model: nn.Module, folder: Path, frames: PhantomFrames) -> None:
-    del frames
-    assert isinstance(model, Examiner)
-    save_model(folder, model, model.config)
-
-
 STAGE = Stage(
     name="examiner",
     summary="independent judge of the attributes, for the metrics alone",
@@ -66,5 +59,4 @@ STAGE = Stage(
     batch=32,
     build=build,
     evaluate=evaluate,
-    save=save,
 )

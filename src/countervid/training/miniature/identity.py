@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from countervid.autoencoder.identity import IdentityConfig, IdentityNet
-from countervid.models.folder import save_model
 from countervid.phantom.dataset import ATTRIBUTES, PhantomFrames
 from countervid.phantom.scm import DOMAINS
 from countervid.training.crops import images, states, weather
@@ -110,10 +109,9 @@ def evaluate(model: nn.Module, frames: PhantomFrames, models: Path) -> Figures:
     }
 
 
-def save(model: nn.Module, folder: Path, frames: PhantomFrames) -> None:
-    del frames
+def network(model: nn.Module) -> IdentityNet:
     assert isinstance(model, IdentityTraining)
-    save_model(folder, model.net, model.net.config)
+    return model.net
 
 
 STAGE = Stage(
@@ -123,5 +121,5 @@ STAGE = Stage(
     batch=32,
     build=build,
     evaluate=evaluate,
-    save=save,
+    network=network,
 )

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from countervid.face import align
 from countervid.face.landmarks import LandmarkNet, crop_transform, landmark_error, landmark_loss
-from countervid.models.folder import save_model
 from countervid.phantom.dataset import PhantomFrames
 from countervid.training.crops import draw, weather
 from countervid.training.loop import LoopConfig
@@ -89,12 +88,6 @@ def sheet(model: nn.Module, frames: PhantomFrames, path: Path, models: Path) -> 
     write_rows(path, {"true": dotted(true), "found": dotted(found)})
 
 
-def save(model: nn.Module, folder: Path, frames: PhantomFrames) -> None:
-    del frames
-    assert isinstance(model, LandmarkNet)
-    save_model(folder, model, model.config)
-
-
 STAGE = Stage(
     name="landmarks",
     summary="68 facial landmarks from a face crop",
@@ -102,6 +95,5 @@ STAGE = Stage(
     batch=16,
     build=build,
     evaluate=evaluate,
-    save=save,
     sheet=sheet,
 )

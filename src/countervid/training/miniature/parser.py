@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from countervid.face.parse import LABELS, ParserNet
-from countervid.models.folder import save_model
 from countervid.phantom.dataset import PhantomFrames
 from countervid.training.crops import draw, images, weather
 from countervid.training.loop import LoopConfig
@@ -57,12 +56,6 @@ def sheet(model: nn.Module, frames: PhantomFrames, path: Path, models: Path) -> 
     write_rows(path, {"crop": images(frames, rows), **painted})
 
 
-def save(model: nn.Module, folder: Path, frames: PhantomFrames) -> None:
-    del frames
-    assert isinstance(model, ParserNet)
-    save_model(folder, model, model.config)
-
-
 STAGE = Stage(
     name="parser",
     summary="what each pixel of a face crop is: skin, hair, eyes, lips, clothes, glasses, hat, occluder",
@@ -70,6 +63,5 @@ STAGE = Stage(
     batch=16,
     build=build,
     evaluate=evaluate,
-    save=save,
     sheet=sheet,
 )
