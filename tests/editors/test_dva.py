@@ -6,7 +6,7 @@ import torch
 
 from countervid.clip import Clip
 from countervid.editors import Target, load_editor
-from countervid.editors.dva import DVA
+from countervid.editors.dva import DVA, significance
 from countervid.errors import ConfigError, FaceError, InterventionError, ModelError
 from tiny_models import astronaut_frames
 
@@ -22,7 +22,10 @@ def target(strength=1.0, **extra):
 def make(tiny_models, tmp_path):
     def make_editor(cache="cache", **settings):
         return load_editor(
-            "dva", tiny_models, cache=tmp_path / cache, **{"steps": 3, "window": 8, "batch": 4, **settings}
+            "dva",
+            tiny_models,
+            cache=tmp_path / cache,
+            **{"steps": 3, "window": 8, "batch": 4, "floor": 0.0, **settings},
         )
 
     return make_editor
@@ -58,6 +61,29 @@ def test_the_face_changes_and_the_rest_is_untouched(prepared, tiny_clip):
         outside = changed[frame].clone()
         outside[max(0, low[1]) : high[1] + 1, max(0, low[0]) : high[0] + 1] = False
         assert not outside.any()
+
+
+def test_what_moves_less_than_the_floor_stays_the_sources(make, tiny_clip):
+    changed = []
+    for floor in (0.0, 0.05, 100.0):
+        editor = make(floor=floor)
+        edited = editor.edit(editor.prepare(tiny_clip, FACTUAL), target()).frames
+        changed.append(int((edited != tiny_clip.frames).sum()))
+    assert changed[0] >= changed[1] and changed[0] > changed[2] == 0
+
+
+def test_significance_rises_from_half_the_floor_to_the_floor():
+    again = torch.zeros(5, 4, 16, 16)
+    edited = torch.tensor([0.0, 0.1, 0.15, 0.2, 1.0]).view(5, 1, 1, 1).expand_as(again)
+    values = significance(edited, again, floor=0.2)
+    assert values.shape == (5, 128, 128)
+    torch.testing.assert_close(values.mean((1, 2)), torch.tensor([0.0, 0.0, 0.5, 1.0, 1.0]), atol=1e-5, rtol=0)
+    assert significance(edited, again, floor=0.0)[1:].min() == 1  # every difference counts
+
+
+def test_an_unusable_device_is_said(make):
+    with pytest.raises(ConfigError, match="`nonsense` cannot be used.*auto, cpu, cuda"):
+        make(device="nonsense")
 
 
 def test_more_strength_is_more_change(prepared):

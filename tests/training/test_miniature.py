@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 from typer.testing import CliRunner
 
 from countervid.autoencoder.classifier import AttributeClassifier
@@ -51,6 +52,10 @@ def test_every_stage_trains_and_its_model_loads_again(people: PhantomFrames, tmp
         assert figures and all(isinstance(value, float) for value in figures.values()), name
         method = "L-BFGS" if name == "classifier" else "steps of 4"
         assert method in (models / (STAGES[name].target or name) / "README.md").read_text()
+        network, loss = STAGES[name].build(people, 4, models)
+        if loss is not None:  # every tensor follows the model to another device: none is left behind on the CPU
+            network.to("meta")
+            assert {value.device.type for value in loss(torch.Generator().manual_seed(0)).values()} == {"meta"}, name
     loaded = (
         VAE.from_folder(models / "vae"),
         IdentityNet.from_folder(models / "identity"),
@@ -62,6 +67,22 @@ def test_every_stage_trains_and_its_model_loads_again(people: PhantomFrames, tmp
     assert all(torch.isfinite(p).all() for model in loaded for p in model.parameters())
     latents = loaded[0].encode(images(people, torch.arange(16)))
     assert latents.std().item() == pytest.approx(1, abs=0.1)  # the saved scale makes it so
+
+
+def test_training_goes_on_from_given_weights(people: PhantomFrames, tmp_path: Path) -> None:
+    def trained(name: str, **options: int | Path) -> Tensor:
+        train_stage(
+            STAGES["parser"], people, people, tmp_path / "runs" / name, tmp_path / name, steps=1, batch=2, **options
+        )
+        net = ParserNet.from_folder(tmp_path / name / "parser")
+        return torch.cat([p.flatten() for p in net.parameters()])
+
+    first, fresh = trained("first"), trained("fresh", seed=1)
+    further = trained("further", seed=1, start=tmp_path / "first")
+    assert (further - first).norm() < 0.1 * (fresh - first).norm()
+    assert "from the weights with SHA-256" in (tmp_path / "further" / "parser" / "README.md").read_text()
+    with pytest.raises(ModelError, match="No weights in .*nowhere"):
+        trained("lost", start=tmp_path / "nowhere")
 
 
 def test_a_stage_says_what_it_stands_on(people: PhantomFrames, tmp_path: Path) -> None:

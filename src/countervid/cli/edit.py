@@ -23,6 +23,10 @@ GraphOption = Annotated[str, typer.Option(help="A bundled graph's name, or a YAM
 EditorOption = Annotated[str, typer.Option(help="Which editor.")]
 ModelOption = Annotated[Optional[Path], typer.Option(help="A folder of weights; the bundled miniature by default.")]
 FaceOption = Annotated[Optional[int], typer.Option(help="Which face, counted from the largest, 0.")]
+DeviceOption = Annotated[
+    Optional[str],
+    typer.Option(help="cpu, cuda, cuda:1 ... or auto, a GPU where there is one.", show_default="auto"),
+]
 CacheOption = Annotated[
     Optional[Path],
     typer.Option(envvar="COUNTERVID_CACHE", help="Where prepared clips are kept.", show_default="~/.cache/countervid"),
@@ -46,6 +50,7 @@ def edit(
     settings: Annotated[
         Optional[list[str]], typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of the editor.")
     ] = None,
+    device: DeviceOption = None,
     seed: Annotated[int, typer.Option(help="For editors that draw noise.")] = 0,
     truth: Annotated[Optional[Path], typer.Option(help="The true counterfactual, where it is known.")] = None,
     out: Annotated[Optional[Path], typer.Option(help="The run's folder; named after clip and --do by default.")] = None,
@@ -68,7 +73,7 @@ def edit(
     amounts = _amounts(only or [])
     source = Clip.read(clip)
     true = None if truth is None else Clip.read(truth)
-    chosen = make_editor(editor, model, cache, steps=steps, face=face, settings=settings or [])
+    chosen = make_editor(editor, model, cache, steps=steps, face=face, device=device, settings=settings or [])
     with stages() as report:
 
         def run(folder: Path) -> Result:
@@ -92,12 +97,13 @@ def make_editor(
     *,
     steps: int | None = None,
     face: int | None = None,
+    device: str | None = None,
     settings: list[str] | None = None,
 ) -> Editor:
     """The editor that the options describe; options that were not given are left to its defaults."""
     from countervid.editors.base import load_editor
 
-    given: dict[str, object] = {"steps": steps, "face": face}
+    given: dict[str, object] = {"steps": steps, "face": face, "device": device}
     chosen = {key: value for key, value in given.items() if value is not None}
     for item in settings or []:
         key, equals, text = (part.strip() for part in item.partition("="))

@@ -43,12 +43,14 @@ def miniature(
     start: Annotated[
         Optional[Path], typer.Option(help="A folder of models to train on from, instead of from random weights.")
     ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ... or auto, a GPU where there is one.")] = "auto",
     people: Annotated[Optional[int], typer.Option(help="How many people to render for training.")] = None,
     clips: Annotated[int, typer.Option(help="Unseen people that --evaluate edits.")] = 24,
     workers: Annotated[int, typer.Option(help="Processes that render.")] = 2,
 ) -> None:
     """Train a stage of the miniature; the same command resumes. Then, or only, measure it."""
     from countervid.models import bundled_folder, seal
+    from countervid.models.device import choose_device
     from countervid.training.miniature import STAGES
     from countervid.training.run import train_stage
 
@@ -57,6 +59,7 @@ def miniature(
         raise ConfigError(f"Nothing to do. Give --stage (one of {', '.join(STAGES)}, all) or --evaluate.")
     if stage not in (None, "all", *STAGES):
         raise ConfigError(f"`{stage}` is not a stage. Use one of: {', '.join(STAGES)}, all.")
+    place = choose_device(device)
     for name in STAGES if stage == "all" else [stage] if stage else []:
         plan = STAGES[name]
         train = _people("examiner" if name == "examiner" else "train", data, people, workers)
@@ -77,6 +80,7 @@ def miniature(
                 batch=batch,
                 seed=seed,
                 start=start,
+                device=place,
                 report=report,
                 note=console().log,
             )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 import torch
@@ -132,6 +133,32 @@ class MappedSource:
         return regroup(self._computed(), size)
 
     def digest(self) -> str:
+        return digest_of_frames(self)
+
+
+class MadeSource:
+    """Base of sources that make their frames, at a steady rate. They add `count`, `fps`, a size and `windows`."""
+
+    count: int
+    fps: float
+    path: Path | None = None
+    metadata: Mapping[str, str] = MappingProxyType({})
+    audio: Audio | None = None
+    aspect: Fraction | None = None
+
+    @property
+    def rate(self) -> Fraction:
+        return Fraction(self.fps).limit_denominator(1001)
+
+    @property
+    def time_base(self) -> Fraction:
+        return 1 / self.rate
+
+    @property
+    def stamps(self) -> Sequence[int]:
+        return range(self.count)
+
+    def digest(self: Source) -> str:
         return digest_of_frames(self)
 
 

@@ -37,6 +37,7 @@ from countervid.face.landmarks import LandmarkNet, NetLandmarks
 from countervid.face.parse import MaskConfig, NetParser, ParserNet, Part
 from countervid.face.paste import MODES, Mode
 from countervid.face.pipeline import Edit, FaceConfig, FacePipeline, FaceTrack, Index
+from countervid.models.device import choose_device
 
 CROP = 128  # px: what the miniature's networks look at
 FORMAT = 1  # of what is stored
@@ -49,8 +50,12 @@ class DVAConfig:
     face: int = 0  # which one, counted from the largest
     part: Part = "head"  # what may change; `face` leaves hair and hats alone
     paste: Mode = "adaptive"  # how the difference meets the source's detail, see `face/paste.py`
+    # Where the identity moves the latents by less than this many of their deviations, the source stays as it is:
+    # drawing with another identity never leaves the rest quite alone. 0 pastes every difference.
+    floor: float = 0.0
     batch: int = 8  # frames at a time; bounds the memory
     window: int = 32  # frames that are stored together, and lost together when a run is stopped
+    device: str = "auto"  # a GPU where there is one; the same bytes each time are promised for the CPU
 
     def __post_init__(self) -> None:
         if self.paste not in MODES:
@@ -62,6 +67,8 @@ class DVAConfig:
         for name in ("batch", "window"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if not self.floor >= 0:
+            raise ConfigError(f"`floor` must be 0 or more, got {self.floor:g}.")
         if self.face < 0:
             raise ConfigError(f"`face` must be 0 (the largest face) or more, got {self.face}.")
 
@@ -95,16 +102,19 @@ class DVA:
             for role, folder in folders.items()
             for file in sorted(folder.rglob("*.safetensors"))
         }
-        self.vae = VAE.from_folder(folders["vae"])
-        self.identity = IdentityNet.from_folder(folders["identity"])
-        self.autoencoder = DiffusionAutoencoder.from_pretrained(folders["dva"])
+        self.device = choose_device(self.config.device)
+        self.vae = VAE.from_folder(folders["vae"]).to(self.device)
+        self.identity = IdentityNet.from_folder(folders["identity"]).to(self.device)
+        self.autoencoder = DiffusionAutoencoder.from_pretrained(folders["dva"]).to(self.device)
         self.classifier = AttributeClassifier.from_pretrained(folders["dva"] / "classifier")
-        self.autoencoder.requires_grad_(False)
-        self.classifier.requires_grad_(False)
         self.autoencoder.schedule.respaced(self.config.steps)  # refuses a number of steps that cannot be had
         self.pipeline = FacePipeline(
-            landmarker=NetLandmarks(LandmarkNet.from_folder(folders["landmarks"])) if "landmarks" in folders else None,
-            parser=NetParser(ParserNet.from_folder(folders["parser"])) if "parser" in folders else None,
+            landmarker=(
+                NetLandmarks(LandmarkNet.from_folder(folders["landmarks"]).to(self.device))
+                if "landmarks" in folders
+                else None
+            ),
+            parser=NetParser(ParserNet.from_folder(folders["parser"]).to(self.device)) if "parser" in folders else None,
             config=FaceConfig(window=self.config.window, mask=MaskConfig(part=self.config.part)),
         )
 
@@ -246,7 +256,7 @@ class DVA:
 
             def compute(latents: Tensor = latents, pose: Tensor = pose) -> Tensors:
                 def encode(x: Tensor, p: Tensor) -> Tensor:
-                    return self.autoencoder.encode(x, identity, p, steps=steps, batch=len(x))
+                    return self.autoencoder.encode(x, identity.to(x), p, steps=steps, batch=len(x))
 
                 noise = self._batched(encode, latents, pose)
                 return {"noise": noise, "again": self.draw(noise, pose, identity)}
@@ -263,7 +273,7 @@ class DVA:
         """Latents `(F, c, h, w)` that noise codes are drawn into, for poses `(F, 102)` and one identity `(D,)`."""
 
         def decode(x: Tensor, p: Tensor) -> Tensor:
-            return self.autoencoder.decode(x, identity, p, steps=self.config.steps, batch=len(x))
+            return self.autoencoder.decode(x, identity.to(x), p, steps=self.config.steps, batch=len(x))
 
         return self._batched(decode, noise, pose)
 
@@ -272,12 +282,13 @@ class DVA:
         return (self._batched(self.vae.decode, latents).permute(0, 2, 3, 1) + 1) * 127.5
 
     def _batched(self, function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
-        """`function` over batches of one size: the last is filled up, so that no kernel sees another shape."""
+        """`function` over batches of one size, on the device: the last is filled up, so that no kernel sees another
+        shape. Takes and gives tensors on the CPU."""
         size, count = self.config.batch, len(rows[0])
         results = []
         for start in range(0, count, size):
-            parts = [_filled(tensor[start : start + size], size) for tensor in rows]
-            results.append(function(*parts)[: count - start])
+            parts = [_filled(tensor[start : start + size], size).to(self.device) for tensor in rows]
+            results.append(function(*parts)[: count - start].cpu())
         return torch.cat(results).contiguous()
 
 
@@ -297,6 +308,7 @@ class _Drawing:
             index,
             lambda rows: self._rows(rows, ("labels",))["labels"],
             lambda rows: self._rows(rows, ("edited_labels",))["edited_labels"],
+            lambda rows: significance(**self._rows(rows, ("edited", "again")), floor=self._editor.config.floor),
         )
         pixels = self._editor.pixels
         return Edit(crops=pixels(window["edited"]), masks=masks, before=pixels(window["again"]))
@@ -331,6 +343,20 @@ class _Drawing:
             for stale in sorted(self._held)[:-3]:
                 del self._held[stale]
         return self._held[start]
+
+
+def significance(edited: Tensor, again: Tensor, floor: float) -> Tensor:
+    """How surely an edit is meant in each place, `(F, 128, 128)` in 0..1: 0 below half the floor, 1 above it.
+
+    Args:
+        edited, again: Latents drawn with the moved and with the unmoved identity, `(F, c, h, w)`.
+        floor: See `DVAConfig`.
+    """
+    change = (edited - again).abs().mean(1, keepdim=True)
+    near = F.avg_pool2d(change, 3, stride=1, padding=1, count_include_pad=False)
+    step = (2 * near / max(floor, 1e-9) - 1).clamp(0, 1)
+    smooth = step * step * (3 - 2 * step)
+    return F.interpolate(smooth, size=(CROP, CROP), mode="bilinear", align_corners=False)[:, 0]
 
 
 def _folders(root: Path | None) -> dict[str, Path]:

@@ -140,7 +140,12 @@ class MaskConfig:
 
 
 def edit_mask(
-    labels: Tensor, edited_labels: Tensor | None = None, config: MaskConfig | None = None, *, steady: bool = True
+    labels: Tensor,
+    edited_labels: Tensor | None = None,
+    config: MaskConfig | None = None,
+    *,
+    weight: Tensor | None = None,
+    steady: bool = True,
 ) -> Tensor:
     """Where an edit may change the crop, `(F, S, S)` float32 in 0..1.
 
@@ -151,10 +156,13 @@ def edit_mask(
     Args:
         labels: `(F, S, S)` whole numbers, or logits `(F, 9, S, S)`, of one unbroken run of frames.
         edited_labels: The same for the edited crops.
+        weight: How much of the edit is wanted in each place, `(F, S, S)` in 0..1; everything if None.
         steady: Smooth over time.
     """
     config = config or MaskConfig()
     region, free = _region(labels, edited_labels, config)
+    if weight is not None:
+        region = region * weight
     if steady:
         region = torch.from_numpy(smooth(region.numpy(), config.sigma))
     # Smoothing over time lets neighbours in; the occluder of this very frame has the last word.

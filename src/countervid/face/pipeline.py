@@ -248,6 +248,7 @@ class FacePipeline:
         index: Index,
         labels: Callable[[Index], Tensor],
         edited: Callable[[Index], Tensor] | None = None,
+        weight: Callable[[Index], Tensor] | None = None,
     ) -> Tensor:
         """Edit masks `(n, S, S)` of the frames `index` (ascending), equal to those of the whole run bit for bit.
 
@@ -255,6 +256,7 @@ class FacePipeline:
             labels: Gives the crops' labels `(m, S, S)` for frame numbers; asked for a few neighbours too, because the
                 masks are smoothed over time.
             edited: The same for the edited crops.
+            weight: How much of the edit is wanted in each place, `(m, S, S)` in 0..1.
         """
         halo, parts = reach(self.config.mask.sigma), []
         for start, stop in track.runs():
@@ -263,7 +265,12 @@ class FacePipeline:
                 continue
             first, last = max(start, int(wanted[0]) - halo), min(stop, int(wanted[-1]) + 1 + halo)
             rows = np.arange(first, last)
-            mask = edit_mask(labels(rows), edited(rows) if edited else None, self.config.mask)
+            mask = edit_mask(
+                labels(rows),
+                edited(rows) if edited else None,
+                self.config.mask,
+                weight=weight(rows) if weight else None,
+            )
             parts.append(mask[torch.from_numpy(wanted - first)])
         if not parts:
             raise ValueError("`index` names no frame that has the face; ask `track.frames()`.")

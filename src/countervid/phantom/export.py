@@ -5,13 +5,11 @@ Everything streams in windows of frames, and every file is written whole.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from fractions import Fraction
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from countervid.clip import Clip
+from countervid.clip.sources import MadeSource
 from countervid.errors import OutputError
 from countervid.phantom.render import Rendering
 from countervid.phantom.world import Person, iter_clip
@@ -28,7 +27,7 @@ WINDOW = 32  # frames rendered at once
 
 
 @dataclass(frozen=True, eq=False)
-class PhantomSource:
+class PhantomSource(MadeSource):
     """A `Clip`'s source that renders its frames when they are asked for.
 
     `watch` sees every rendered window, so that a pass that writes the video can keep the layers too.
@@ -42,10 +41,6 @@ class PhantomSource:
     attributes: Mapping[str, str]
     layers: bool = False
     watch: Callable[[Rendering], None] | None = None
-    path: None = None
-    audio: None = None
-    aspect: None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def height(self) -> int:
@@ -54,18 +49,6 @@ class PhantomSource:
     @property
     def width(self) -> int:
         return self.size
-
-    @property
-    def rate(self) -> Fraction:
-        return Fraction(self.fps).limit_denominator(1001)
-
-    @property
-    def time_base(self) -> Fraction:
-        return 1 / self.rate
-
-    @property
-    def stamps(self) -> Sequence[int]:
-        return range(self.count)
 
     def windows(self, size: int) -> Iterator[tuple[int, Tensor]]:
         start = 0
@@ -76,12 +59,6 @@ class PhantomSource:
                 self.watch(part)
             yield start, torch.as_tensor(part.frames)
             start += len(part.frames)
-
-    def digest(self) -> str:
-        sha = hashlib.sha256(f"frames {self.size} {self.size} {self.time_base} {list(self.stamps)}".encode())
-        for _, frames in self.windows(WINDOW):
-            sha.update(frames.contiguous().numpy().data)
-        return sha.hexdigest()
 
 
 def person_clip(

@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -18,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from countervid.clip import Clip
-from countervid.clip.sources import digest_of_frames
+from countervid.clip.sources import MadeSource
 from countervid.runs.comparison import Panel, difference
 
 Picture = NDArray[np.uint8]
@@ -44,16 +43,12 @@ class Media:
 
 
 @dataclass(frozen=True, eq=False)
-class _Atlas:
+class _Atlas(MadeSource):
     """A clip's source: the panels of each frame side by side, scaled."""
 
     clips: Sequence[Clip]
     panel: tuple[int, int]  # width, height
     count: int
-    path: Path | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    audio: None = None
-    aspect: None = None
     moments: dict[int, Picture] = field(default_factory=dict)  # filled while the frames pass by
 
     @property
@@ -65,16 +60,8 @@ class _Atlas:
         return self.panel[0] * (len(self.clips) + 1)
 
     @property
-    def rate(self) -> Fraction:
-        return Fraction(self.clips[0].fps).limit_denominator(1001)
-
-    @property
-    def time_base(self) -> Fraction:
-        return 1 / self.rate
-
-    @property
-    def stamps(self) -> Sequence[int]:
-        return range(self.count)
+    def fps(self) -> float:  # type: ignore[override]
+        return self.clips[0].fps
 
     def windows(self, size: int) -> Iterator[tuple[int, Tensor]]:
         wanted = {round(i * (self.count - 1) / (_MOMENTS - 1)) for i in range(_MOMENTS)} | {0}
@@ -91,9 +78,6 @@ class _Atlas:
             yield start, torch.from_numpy(out)
             if start + rows >= self.count:
                 return
-
-    def digest(self) -> str:
-        return digest_of_frames(self)
 
 
 def make_media(clips: Sequence[Clip], panels: Sequence[Panel]) -> Media:

@@ -57,23 +57,31 @@ def learning_rate(step: int, config: LoopConfig) -> float:
     return config.lr * (0.02 + 0.98 * (1 + math.cos(math.pi * min(1.0, fraction))) / 2)
 
 
-def fit(model: nn.Module, loss: Loss, config: LoopConfig, folder: Path, report: Report | None = None) -> nn.Module:
+def fit(
+    model: nn.Module,
+    loss: Loss,
+    config: LoopConfig,
+    folder: Path,
+    report: Report | None = None,
+    device: torch.device | None = None,
+) -> nn.Module:
     """Train `model` until `config.steps`, from `folder/state.pt` where there is one.
 
     Args:
         model: Trained in place, in channels-last layout.
-        loss: See `Loss`.
+        loss: See `Loss`; it brings its batches to where the model is.
         folder: Holds `state.pt` (everything needed to go on), `log.jsonl` and `loop.json`.
         report: Called every `log_every` steps with the step and its means, for a progress bar.
+        device: Where to train; the CPU if None.
 
     Returns:
-        The moving average of `model`, in evaluation mode.
+        The moving average of `model`, in evaluation mode, on the CPU.
 
     Raises:
         ModelError: the loss is no longer a number; the last good state stays in `folder`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    model.to(device=device or torch.device("cpu"), memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     average = deepcopy(model).requires_grad_(False)
     decays = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
@@ -121,7 +129,7 @@ def fit(model: nn.Module, loss: Loss, config: LoopConfig, folder: Path, report: 
         if time.monotonic() - saved > config.save_every or step == config.steps:
             _save(state_path, model, average, optimizer, step)
             saved = time.monotonic()
-    return average.eval()
+    return average.cpu().eval()
 
 
 @torch.no_grad()

@@ -31,6 +31,7 @@ def train_stage(
     batch: int | None = None,
     seed: int | None = None,
     start: Path | None = None,
+    device: torch.device | None = None,
     report: Report | None = None,
     note: Callable[[str], None] = lambda line: None,
 ) -> dict[str, float]:
@@ -39,6 +40,7 @@ def train_stage(
     Args:
         train, validation: Rendered people; no person in both.
         start: A folder of models whose weights of this stage training goes on from, instead of random ones.
+        device: Where to train; the CPU if None.
         folder: The run: state, log, sample sheet, figures.
         models: Where finished models lie; later stages read the earlier ones there.
 
@@ -59,7 +61,7 @@ def train_stage(
     target = models / (stage.target or stage.name)
     began_from = _begin_from(start / (stage.target or stage.name), stage.network(model)) if start else ""
     began = time.monotonic()
-    average = model if loss is None else fit(model, loss, loop, folder, report)
+    average = model if loss is None else fit(model, loss, loop, folder, report, device)
     note(f"{stage.name}: measuring on {len(validation)} unseen crops")
     figures = stage.evaluate(average, validation, models)
     if stage.sheet is not None:

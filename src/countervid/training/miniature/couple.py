@@ -26,6 +26,7 @@ from countervid.autoencoder.classifier import AttributeClassifier
 from countervid.autoencoder.config import LossConfig
 from countervid.autoencoder.directions import move
 from countervid.autoencoder.model import DiffusionAutoencoder
+from countervid.models.device import device_of
 from countervid.models.folder import WEIGHTS
 from countervid.phantom.dataset import ATTRIBUTES, PhantomFrames, decode
 from countervid.training.crops import draw
@@ -35,6 +36,8 @@ from countervid.training.miniature.base import Built, Stage
 
 RANDOM_SHARE = 0.15  # of a batch keeps random noise, so that codes of pictures never seen stay meaningful
 CROSS_SHARE = 0.55  # learns the counterfactual from the factual's code; the rest, the factual from its own
+CODE_STEPS = 10  # of the inversion that finds the codes: any code near the noise will do, the chains are straightened
+IDENTITY_NOISE = 0.015  # of a unit vector's numbers: an identity of people never seen is not as sharp as a known one's
 
 
 def noise_codes(model: DiffusionAutoencoder, frames: PhantomFrames, known: dva.Codes, models: Path) -> Tensor:
@@ -47,7 +50,7 @@ def noise_codes(model: DiffusionAutoencoder, frames: PhantomFrames, known: dva.C
         for rows in factual.split(64):
             latents = known.latents[rows].float()
             found.append(
-                model.encode(latents, known.identities[rows], known.landmarks[rows], steps=dva.STEPS, batch=64)
+                model.encode(latents, known.identities[rows], known.landmarks[rows], steps=CODE_STEPS, batch=64)
             )
         partial = path.with_suffix(".partial")
         save_file({"noise": torch.cat(found).half().contiguous()}, partial)
@@ -93,16 +96,15 @@ def build(frames: PhantomFrames, batch: int, models: Path) -> Built:
         first[: len(coupled)] = noise[coupled].float()
         identities = known.identities[rows]
         identities[: crossing // 2] = guessed[rows[: crossing // 2]]
+        identities += IDENTITY_NOISE * torch.randn(identities.shape, generator=generator)
         landmarks = known.landmarks[frames.column("source")[rows]]
         landmarks = landmarks + dva.LANDMARK_NOISE * torch.randn(landmarks.shape, generator=generator)
-        found = model.loss(
-            known.latents[rows].float(),
-            identities,
-            landmarks,
-            config=config,
-            generator=generator,
-            noises=(first, first),
+        t = torch.randint(model.config.train_steps, (batch,), generator=generator)
+        device = device_of(model)
+        x, z_id, z_lnd, first, t = (
+            v.to(device) for v in (known.latents[rows].float(), identities, landmarks, first, t)
         )
+        found = model.loss(x, z_id, z_lnd, config=config, t=t, noises=(first, first))
         return {"loss": found.total, "coupled": found.noise[: len(coupled)].mean()}
 
     return model, loss
@@ -112,7 +114,7 @@ STAGE = Stage(
     name="couple",
     target="dva",
     summary="latent diffusion video autoencoder",
-    loop=LoopConfig(steps=2500, lr=5e-4, warmup=100, decay_from=0.3),
+    loop=LoopConfig(steps=3600, lr=8e-4, warmup=100, decay_from=0.3),
     batch=32,
     build=build,
     evaluate=dva.evaluate,

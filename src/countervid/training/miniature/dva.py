@@ -17,6 +17,7 @@ from countervid.autoencoder.config import LossConfig, miniature
 from countervid.autoencoder.identity import IdentityNet
 from countervid.autoencoder.model import DiffusionAutoencoder
 from countervid.metrics.quality import psnr
+from countervid.models.device import device_of
 from countervid.models.folder import WEIGHTS
 from countervid.phantom.dataset import PhantomFrames
 from countervid.training.crops import draw, images, states
@@ -73,10 +74,12 @@ def build(frames: PhantomFrames, batch: int, models: Path) -> Built:
         chosen = draw(batch, rows, generator)
         landmarks = known.landmarks[chosen]
         landmarks = landmarks + LANDMARK_NOISE * torch.randn(landmarks.shape, generator=generator)
-        found = model.loss(
-            known.latents[chosen].float(), known.identities[chosen], landmarks, config=config, generator=generator
-        )
-        return {"loss": found.total}
+        latents = known.latents[chosen].float()
+        noise = torch.randn(latents.shape, generator=generator)
+        t = torch.randint(model.config.train_steps, (batch,), generator=generator)
+        device = device_of(model)
+        x, z_id, z_lnd, first, t = (v.to(device) for v in (latents, known.identities[chosen], landmarks, noise, t))
+        return {"loss": model.loss(x, z_id, z_lnd, config=config, t=t, noises=(first, first)).total}
 
     return model, loss
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from countervid.metrics.examiner import Examiner, ExaminerConfig
+from countervid.models.device import device_of
 from countervid.phantom.dataset import ATTRIBUTES, PhantomFrames
 from countervid.phantom.scm import DOMAINS
 from countervid.training.crops import draw, images, weather
@@ -25,9 +26,9 @@ def build(frames: PhantomFrames, batch: int, models: Path) -> Built:
 
     def loss(generator: torch.Generator) -> Mapping[str, Tensor]:
         rows = draw(batch, clear, generator)
-        pictures = weather(images(frames, rows), generator)
-        said = model(pictures)
-        losses = {name: F.nll_loss(said[name], codes[name][rows]) for name in ATTRIBUTES}
+        device = device_of(model)
+        said = model(weather(images(frames, rows), generator).to(device))
+        losses = {name: F.nll_loss(said[name], codes[name][rows].to(device)) for name in ATTRIBUTES}
         return {"loss": torch.stack(list(losses.values())).mean(), **losses}
 
     return model, loss

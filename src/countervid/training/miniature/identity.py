@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from countervid.autoencoder.identity import IdentityConfig, IdentityNet
+from countervid.models.device import device_of
 from countervid.phantom.dataset import ATTRIBUTES, PhantomFrames
 from countervid.phantom.scm import DOMAINS
 from countervid.training.crops import images, states, weather
@@ -56,18 +57,17 @@ def build(frames: PhantomFrames, batch: int, models: Path) -> Built:
         takes = torch.rand(chosen.shape[:2], generator=generator).argsort(1)[:, :2]
         frame = torch.randint(chosen.shape[2], takes.shape, generator=generator)
         rows = chosen[torch.arange(len(chosen))[:, None], takes, frame].T.flatten()  # first takes, then second takes
-        vectors, attributes, built = model(weather(images(frames, rows), generator))
+        device = device_of(model)
+        vectors, attributes, built = model(weather(images(frames, rows), generator).to(device))
         similarity = vectors @ vectors.T / TEMPERATURE
         similarity.fill_diagonal_(-1e4)
         count = len(chosen)
-        partner = torch.cat([torch.arange(count) + count, torch.arange(count)])
+        partner = torch.arange(2 * count, device=device).roll(count)
         contrast = F.cross_entropy(similarity, partner)
-        clear = ~occluded[rows]
+        shown = codes[rows].masked_fill(occluded[rows][:, None], -100).to(device)  # what cross_entropy leaves out
         parts = attributes.split([len(DOMAINS[name]) for name in ATTRIBUTES], 1)
-        classify = torch.stack(
-            [F.cross_entropy(part[clear], codes[rows][clear, i]) for i, part in enumerate(parts)]
-        ).mean()
-        shape = F.smooth_l1_loss(built, targets[rows])
+        classify = torch.stack([F.cross_entropy(part, shown[:, i]) for i, part in enumerate(parts)]).mean()
+        shape = F.smooth_l1_loss(built, targets[rows].to(device))
         return {
             "loss": contrast + 2 * classify + 0.5 * shape,
             "contrast": contrast,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from countervid.face import align
 from countervid.face.landmarks import LandmarkNet, crop_transform, landmark_error, landmark_loss
+from countervid.models.device import device_of
 from countervid.phantom.dataset import PhantomFrames
 from countervid.training.crops import draw, weather
 from countervid.training.loop import LoopConfig
@@ -46,7 +47,8 @@ def build(frames: PhantomFrames, batch: int, models: Path) -> Built:
         rows = draw(batch, clear, generator)
         shake = DETECTOR if torch.rand((), generator=generator) < 0.6 else SECOND
         pictures, true = looks(frames, rows, generator, shake)
-        return {"loss": landmark_loss(model, weather(pictures, generator), true)}
+        device = device_of(model)
+        return {"loss": landmark_loss(model, weather(pictures, generator).to(device), true.to(device))}
 
     return model, loss
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from countervid.face.parse import LABELS, ParserNet
+from countervid.models.device import device_of
 from countervid.phantom.dataset import PhantomFrames
 from countervid.training.crops import draw, images, weather
 from countervid.training.loop import LoopConfig
@@ -24,8 +25,9 @@ def build(frames: PhantomFrames, batch: int, models: Path) -> Built:
 
     def loss(generator: torch.Generator) -> Mapping[str, Tensor]:
         chosen = draw(batch, rows, generator)
-        logits = model(weather(images(frames, chosen), generator))
-        return {"loss": F.cross_entropy(logits, frames.masks(chosen).long())}
+        device = device_of(model)
+        logits = model(weather(images(frames, chosen), generator).to(device))
+        return {"loss": F.cross_entropy(logits, frames.masks(chosen).long().to(device))}
 
     return model, loss
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from countervid.autoencoder.codec import VAE, VAEConfig
 from countervid.metrics.quality import psnr
+from countervid.models.device import device_of
 from countervid.models.folder import save_model
 from countervid.phantom.dataset import PhantomFrames
 from countervid.training.crops import draw, images
@@ -25,7 +26,7 @@ def build(frames: PhantomFrames, batch: int, models: Path) -> Built:
     rows = torch.arange(len(frames))
 
     def loss(generator: torch.Generator) -> Mapping[str, Tensor]:
-        pictures = images(frames, draw(batch, rows, generator))
+        pictures = images(frames, draw(batch, rows, generator)).to(device_of(model))
         made, latents = model(pictures, generator)
         error = made - pictures
         absolute, squared = error.abs().mean(), error.square().mean()
