@@ -22,6 +22,7 @@ from countervid.models import available, bundled
 from countervid.phantom.dataset import DatasetConfig, PhantomFrames, people_of, render_dataset
 from countervid.training.crops import images, states
 from countervid.training.miniature import STAGES
+from countervid.training.miniature.parser import with_occluders
 from countervid.training.run import train_stage
 
 
@@ -29,10 +30,10 @@ from countervid.training.run import train_stage
 def people(tmp_path_factory: pytest.TempPathFactory) -> PhantomFrames:
     """Eight unseen people in two takes, with a true counterfactual each: 32 crops, rendered once.
 
-    These eight show every value of every attribute.
+    These eight show every value of every attribute, and one of them holds something before the face.
     """
     folder = tmp_path_factory.mktemp("people")
-    split = people_of("validation", 27)[19:]
+    split = people_of("validation", 92)[84:]
     return PhantomFrames(render_dataset(folder, split, DatasetConfig(takes=2, frames=1, pairs=True)), split)
 
 
@@ -67,6 +68,19 @@ def test_every_stage_trains_and_its_model_loads_again(people: PhantomFrames, tmp
     assert all(torch.isfinite(p).all() for model in loaded for p in model.parameters())
     latents = loaded[0].encode(images(people, torch.arange(16)))
     assert latents.std().item() == pytest.approx(1, abs=0.1)  # the saved scale makes it so
+
+
+def test_copied_occluders_cover_picture_and_labels_alike(people: PhantomFrames) -> None:
+    rows = torch.arange(4)
+    donor = torch.nonzero(people.masks(torch.arange(len(people))).flatten(1).eq(8).any(1)).flatten()[:1]
+    before, labels = images(people, rows), people.masks(rows).long()
+    after, marked = with_occluders(before.clone(), labels.clone(), people, donor, torch.Generator().manual_seed(0))
+    covered = marked[0] == 8
+    assert covered.float().mean() > 0.005 and torch.equal(after[1:], before[1:])
+    assert torch.equal(after[0][:, ~covered], before[0][:, ~covered])
+    assert not torch.equal(after[0][:, covered], before[0][:, covered])
+    colours = {tuple(pixel) for pixel in images(people, donor)[0].flatten(1).T.tolist()}
+    assert {tuple(pixel) for pixel in after[0][:, covered].T.tolist()} <= colours
 
 
 def test_training_goes_on_from_given_weights(people: PhantomFrames, tmp_path: Path) -> None:
@@ -111,19 +125,19 @@ BUNDLED = pytest.mark.skipif(
 
 @BUNDLED
 def test_the_bundled_autoencoder_keeps_a_crop(people: PhantomFrames) -> None:
-    assert STAGES["vae"].evaluate(VAE.from_folder(bundled("vae")), people, Path())["PSNR (dB)"] > 25
+    assert STAGES["vae"].evaluate(VAE.from_folder(bundled("vae")), people, Path())["PSNR (dB)"] > 28
 
 
 @BUNDLED
 def test_the_bundled_landmarks_lie_on_the_face(people: PhantomFrames) -> None:
     figures = STAGES["landmarks"].evaluate(LandmarkNet.from_folder(bundled("landmarks")), people, Path())
-    assert figures["error, % of the eyes' distance"] < 6
+    assert figures["error, % of the eyes' distance"] < 4
 
 
 @BUNDLED
 def test_the_bundled_identity_knows_a_person_again(people: PhantomFrames) -> None:
     figures = STAGES["identity"].evaluate(IdentityNet.from_folder(bundled("identity")), people, Path())
-    assert figures["same or other (%)"] >= 85
+    assert figures["same or other (%)"] >= 95
 
 
 @BUNDLED
@@ -136,4 +150,4 @@ def test_the_bundled_classifier_reads_the_published_attributes(people: PhantomFr
         for name in ("age", "gender", "beard", "bald")
         for one, code in zip(said, people.attribute(name)[people.factual], strict=True)
     ]
-    assert sum(right) >= 0.8 * len(right)
+    assert sum(right) >= 0.9 * len(right)

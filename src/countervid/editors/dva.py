@@ -52,7 +52,7 @@ class DVAConfig:
     paste: Mode = "adaptive"  # how the difference meets the source's detail, see `face/paste.py`
     # Where the identity moves the latents by less than this many of their deviations, the source stays as it is:
     # drawing with another identity never leaves the rest quite alone. 0 pastes every difference.
-    floor: float = 0.0
+    floor: float = 0.25
     batch: int = 8  # frames at a time; bounds the memory
     window: int = 32  # frames that are stored together, and lost together when a run is stopped
     device: str = "auto"  # a GPU where there is one; the same bytes each time are promised for the CPU

@@ -24,7 +24,7 @@ from countervid import models
 from countervid.clip import Clip
 from countervid.errors import FaceError
 from countervid.face import align, detect
-from countervid.face.align import FFHQ, Framing
+from countervid.face.align import PORTRAIT, Framing
 from countervid.face.detect import Detector
 from countervid.face.landmarks import FittedLandmarks, LandmarkModel, LandmarkNet, NetLandmarks, interocular
 from countervid.face.parse import EllipseParser, FaceParser, MaskConfig, NetParser, ParserNet, edit_mask
@@ -48,7 +48,7 @@ class FaceConfig:
     # off the true eyes and mouth by 0.11 in the median and 0.36 in one of twenty; on photographs by less.
     trust: float = 0.4
     smooth: bool = True  # steady the square over time
-    framing: Framing = FFHQ  # how much of the head the square holds
+    framing: Framing = PORTRAIT  # how much of the head the square holds
     track: TrackConfig = field(default_factory=TrackConfig)
     mask: MaskConfig = field(default_factory=MaskConfig)
 

@@ -22,7 +22,7 @@ from countervid.autoencoder.codec import VAE
 from countervid.autoencoder.identity import IdentityNet
 from countervid.clip import Clip
 from countervid.editors.base import Target, load_editor
-from countervid.face.align import FFHQ, crop, quads
+from countervid.face.align import PORTRAIT, crop, quads
 from countervid.metrics.examiner import Examiner
 from countervid.metrics.identity import tg_id, tl_id
 from countervid.metrics.truth import skill
@@ -89,7 +89,7 @@ def evaluate_miniature(
 def _person(person: Person, editor: Any, judges: Judges, out: Path) -> list[dict[str, Any]]:
     factual = render_clip(person, frames=FRAMES, fps=FPS, size=SIZE)
     frames = torch.from_numpy(factual.frames)
-    squares = quads(factual.landmarks - 0.5, framing=FFHQ)  # the face pipeline counts from pixel centres
+    squares = quads(factual.landmarks - 0.5, framing=PORTRAIT)  # the face pipeline counts from pixel centres
     prepared = editor.prepare(Clip.from_frames(frames, fps=FPS), person.attributes)
     before = _crops(frames, squares)
     source_identity = judges.identity(before * 2 - 1)

@@ -34,8 +34,8 @@ from countervid.training.loop import LoopConfig
 from countervid.training.miniature import dva
 from countervid.training.miniature.base import Built, Stage
 
-RANDOM_SHARE = 0.15  # of a batch keeps random noise, so that codes of pictures never seen stay meaningful
-CROSS_SHARE = 0.55  # learns the counterfactual from the factual's code; the rest, the factual from its own
+RANDOM_SHARE = 0.1  # of a batch keeps random noise, so that codes of pictures never seen stay meaningful
+CROSS_SHARE = 0.7  # learns the counterfactual from the factual's code; the rest, the factual from its own
 CODE_STEPS = 10  # of the inversion that finds the codes: any code near the noise will do, the chains are straightened
 IDENTITY_NOISE = 0.015  # of a unit vector's numbers: an identity of people never seen is not as sharp as a known one's
 
@@ -83,8 +83,8 @@ def build(frames: PhantomFrames, batch: int, models: Path) -> Built:
     model = DiffusionAutoencoder.from_pretrained(models / "dva")
     noise = noise_codes(model, frames, known, models)
     model.requires_grad_(True)
-    # The absolute distance asks for the median: what the source cannot tell stays as it is, rather than half way.
-    config = LossConfig(distance="l1", noise_terms=1, regulariser_weight=0)
+    # Squared: what changes is a small part of the picture and far off, and must not be outvoted by the rest.
+    config = LossConfig(distance="mse", noise_terms=1, regulariser_weight=0)
     everything, factual, counterfactual = torch.arange(len(frames)), frames.factual, frames.pairs[:, 1]
     crossing = round(CROSS_SHARE * batch)
     straight = batch - crossing - round(RANDOM_SHARE * batch)
