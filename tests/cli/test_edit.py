@@ -189,7 +189,7 @@ def test_real_footage(tiny_models, cache, folder):
     frames = torch.stack([picture[2 * i : 2 * i + 300, 60 + 3 * i : 60 + 3 * i + 400] for i in range(8)])
     Clip.from_frames(frames.contiguous()).write(folder / "astronaut.mp4", crf=10)
     clip = Clip.read(folder / "astronaut.mp4")
-    editor = load_editor("dva", tiny_models, cache=cache, steps=3)
+    editor = load_editor("dva", tiny_models, cache=cache, steps=3, floor=0.0)  # toy weights move little
     assert editor.pipeline.detector.name == "yunet"
     from countervid.runs.run import counterfactual
 
