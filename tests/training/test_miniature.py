@@ -99,6 +99,19 @@ def test_training_goes_on_from_given_weights(people: PhantomFrames, tmp_path: Pa
         trained("lost", start=tmp_path / "nowhere")
 
 
+def test_a_stage_that_goes_on_from_another_keeps_to_it(people: PhantomFrames, tmp_path: Path) -> None:
+    """`--stage all --start OLD` must not put an old classifier in place of the one just solved."""
+    models = tmp_path / "models"
+    for name in ("vae", "identity"):
+        train_stage(STAGES[name], people, people, tmp_path / "runs" / name, models, steps=1, batch=4)
+    solved, loss = STAGES["classifier"].build(people, 1, models)
+    assert loss is None
+    train_stage(STAGES["classifier"], people, people, tmp_path / "runs" / "c", models, start=bundled("dva").parent)
+    written = AttributeClassifier.from_pretrained(models / "dva" / "classifier")
+    for name, value in solved.state_dict().items():
+        assert torch.equal(written.state_dict()[name], value), name
+
+
 def test_a_stage_says_what_it_stands_on(people: PhantomFrames, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="needs `vae`.*--stage vae"):
         train_stage(STAGES["dva"], people, people, tmp_path / "run", tmp_path / "models", steps=1)
@@ -110,6 +123,8 @@ def test_a_stage_says_what_it_stands_on(people: PhantomFrames, tmp_path: Path) -
         (["--stage", "vea"], "`vea` is not a stage"),
         ([], "Nothing to do"),
         (["--stage", "vae", "--people", "0"], "at least 1|1 to"),
+        (["--stage", "vae", "--start", "nowhere"], "`--start nowhere` is not a folder"),
+        (["--stage", "vae", "--device", "nonsense"], "`nonsense` cannot be used"),
     ],
 )
 def test_wrong_arguments_end_in_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:

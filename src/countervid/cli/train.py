@@ -59,6 +59,8 @@ def miniature(
         raise ConfigError(f"Nothing to do. Give --stage (one of {', '.join(STAGES)}, all) or --evaluate.")
     if stage not in (None, "all", *STAGES):
         raise ConfigError(f"`{stage}` is not a stage. Use one of: {', '.join(STAGES)}, all.")
+    if start is not None and not start.is_dir():
+        raise ConfigError(f"`--start {start}` is not a folder of models. Give one that an earlier training wrote.")
     place = choose_device(device)
     for name in STAGES if stage == "all" else [stage] if stage else []:
         plan = STAGES[name]

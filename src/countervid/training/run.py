@@ -39,10 +39,11 @@ def train_stage(
 
     Args:
         train, validation: Rendered people; no person in both.
-        start: A folder of models whose weights of this stage training goes on from, instead of random ones.
-        device: Where to train; the CPU if None.
         folder: The run: state, log, sample sheet, figures.
         models: Where finished models lie; later stages read the earlier ones there.
+        start: A folder of models whose weights of this stage training goes on from, instead of random ones. Stages
+            with a `target` go on from what is in `models` all the same.
+        device: Where to train; the CPU if None.
 
     Returns:
         The measured figures, which also stand in `folder/figures.json` and in the model's card.
@@ -59,7 +60,10 @@ def train_stage(
     folder.mkdir(parents=True, exist_ok=True)
     model, loss = stage.build(train, size, models)
     target = models / (stage.target or stage.name)
-    began_from = _begin_from(start / (stage.target or stage.name), stage.network(model)) if start else ""
+    # A stage that goes on from another's model has its start already, and a solved one needs none.
+    began_from = ""
+    if start is not None and loss is not None and not stage.target:
+        began_from = _begin_from(start / stage.name, stage.network(model))
     began = time.monotonic()
     average = model if loss is None else fit(model, loss, loop, folder, report, device)
     note(f"{stage.name}: measuring on {len(validation)} unseen crops")
