@@ -88,8 +88,9 @@ def build(frames: PhantomFrames, batch: int, models: Path) -> Built:
 def evaluate(model: nn.Module, frames: PhantomFrames, models: Path) -> Figures:
     """Reconstruction through the noise codes; how near the true identity brings a frame to its counterfactual.
 
-    What is judged is the source with the difference of two drawings added: from the same code, with the counterfactual's
-    and with the factual identity. Editing keeps only what exceeds its floor and lies within its mask, and so does better.
+    What is judged is the source with the difference of two drawings added: from the same code, with the
+    counterfactual's and with the factual identity. Editing keeps only what exceeds its floor and lies within its mask,
+    and so does better.
     """
     assert isinstance(model, DiffusionAutoencoder)
     known = codes(frames, models)
