@@ -48,15 +48,17 @@ def test_states_gather_the_takes_of_one_person_under_one_set_of_attributes(peopl
 
 def test_every_stage_trains_and_its_model_loads_again(people: PhantomFrames, tmp_path: Path) -> None:
     models = tmp_path / "models"
-    for name in ("vae", "identity", "landmarks", "parser", "examiner", "dva", "classifier", "couple"):
+    for name in ("vae", "identity", "landmarks", "parser", "examiner", "dva", "classifier", "couple", "recouple"):
         figures = train_stage(STAGES[name], people, people, tmp_path / "runs" / name, models, steps=2, batch=4)
         assert figures and all(isinstance(value, float) for value in figures.values()), name
         method = "L-BFGS" if name == "classifier" else "steps of 4"
-        assert method in (models / (STAGES[name].target or name) / "README.md").read_text()
+        assert method in (models / STAGES[name].target / "README.md").read_text()
         network, loss = STAGES[name].build(people, 4, models)
         if loss is not None:  # every tensor follows the model to another device: none is left behind on the CPU
             network.to("meta")
             assert {value.device.type for value in loss(torch.Generator().manual_seed(0)).values()} == {"meta"}, name
+    commands = [line for line in (models / "dva/README.md").read_text().splitlines() if "--stage" in line]
+    assert [line.split()[4] for line in commands] == ["dva", "couple", "recouple"]  # all that the weights went through
     loaded = (
         VAE.from_folder(models / "vae"),
         IdentityNet.from_folder(models / "identity"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +42,16 @@ Made by:
 """
 
 
-def write_card(folder: Path, facts: Mapping[str, Any], earlier: Mapping[str, Any] | None = None) -> None:
+def write_card(folder: Path, facts: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]] = ()) -> None:
     """Write `folder/README.md` from the facts of a finished run (see `training.run.train_stage`).
 
     Args:
         folder: The model's.
         facts: Of the stage that wrote the model.
-        earlier: Of the stage that it went on from, if it did.
+        earlier: Of the stages that it went on from, first to last.
     """
     rows = "\n".join(f"| {name} | {value:.2f} |" for name, value in facts["figures"].items())
-    stages = [facts] if earlier is None else [earlier, facts]
+    stages = [*earlier, facts]
     text = CARD.format(
         stage=facts["stage"],
         summary=facts["summary"],

@@ -42,7 +42,7 @@ def train_stage(
         folder: The run: state, log, sample sheet, figures.
         models: Where finished models lie; later stages read the earlier ones there.
         start: A folder of models whose weights of this stage training goes on from, instead of random ones. Stages
-            with a `target` go on from what is in `models` all the same.
+            that come after others go on from what is in `models` all the same.
         device: Where to train; the CPU if None.
 
     Returns:
@@ -59,10 +59,10 @@ def train_stage(
     torch.manual_seed(loop.seed)  # initial weights; everything later draws from generators of its own
     folder.mkdir(parents=True, exist_ok=True)
     model, loss = stage.build(train, size, models)
-    target = models / (stage.target or stage.name)
+    target = models / stage.target
     # A stage that goes on from another's model has its start already, and a solved one needs none.
     began_from = ""
-    if start is not None and loss is not None and not stage.target:
+    if start is not None and loss is not None and not stage.after:
         began_from = _begin_from(start / stage.name, stage.network(model))
     began = time.monotonic()
     average = model if loss is None else fit(model, loss, loop, folder, report, device)
@@ -86,8 +86,8 @@ def train_stage(
         "figures": {name: round(value, 4) for name, value in figures.items()},
     }
     write_whole(folder / "figures.json", json.dumps(facts, indent=2) + "\n")
-    before = folder.parent / stage.target / "figures.json"
-    write_card(target, facts, json.loads(before.read_text()) if stage.target and before.exists() else None)
+    before = [folder.parent / name / "figures.json" for name in stage.after]
+    write_card(target, facts, [json.loads(path.read_text()) for path in before if path.exists()])
     return figures
 
 

@@ -16,5 +16,6 @@ STAGES: dict[str, Stage] = {
         dva.STAGE,
         classifier.STAGE,
         couple.STAGE,
+        couple.AGAIN,
     )
 }

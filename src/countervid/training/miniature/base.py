@@ -42,4 +42,10 @@ class Stage:
     sheet: Callable[[nn.Module, PhantomFrames, Path, Path], None] | None = None  # also: where the PNG goes
     needs: tuple[str, ...] = ()  # bundled models that must be trained before
     network: Callable[[nn.Module], nn.Module] = lambda built: built  # of what was built, the part that is saved
-    target: str = ""  # the model that is written, where it has another name: a stage that goes on from it
+    folder: str = ""  # where the model lies under another name than the stage's
+    after: tuple[str, ...] = ()  # stages of the same model that this one goes on from, first to last
+
+    @property
+    def target(self) -> str:
+        """Folder of the model that is written."""
+        return self.folder or (self.after[0] if self.after else self.name)

@@ -51,7 +51,7 @@ def save(model: nn.Module, folder: Path, frames: PhantomFrames) -> None:
 
 STAGE = Stage(
     name="classifier",
-    target="dva/classifier",
+    folder="dva/classifier",
     summary="statistics of the identity vectors and a linear layer that reads attributes from them",
     loop=LoopConfig(steps=1),
     batch=1,

@@ -1,4 +1,4 @@
-"""Stage `couple`: the diffusion autoencoder learns which noise belongs to a picture, and to its counterfactual.
+"""Stages `couple` and `recouple`: the autoencoder learns which noise belongs to a picture and to its counterfactual.
 
 A denoiser alone decides by its own taste what of a picture lies in the noise code and what in the
 identity. Here it is told: the code of a factual frame, with the identity of the counterfactual, must
@@ -7,8 +7,11 @@ noise, which is the second round of rectified flow (Liu et al., arXiv:2209.03003
 couplings that cross an intervention; the same round straightens the chains, so that twenty steps there
 and back lose less. Only a world that knows its counterfactuals has such triples.
 
-Half of the counterfactuals are drawn with the identity that an editor would guess from the factual one:
+Most counterfactuals are drawn with the identity that an editor would guess from the factual one:
 strength 1 then means the counterfactual, as far as it can be known from the source.
+
+The codes of the first round come from a network that was free to scramble them, and are hard to read. Those of
+the second, `recouple`, come from the network of the first: they say plainly what the picture was.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -36,6 +40,7 @@ from countervid.training.miniature.base import Built, Stage
 
 RANDOM_SHARE = 0.1  # of a batch keeps random noise, so that codes of pictures never seen stay meaningful
 CROSS_SHARE = 0.7  # learns the counterfactual from the factual's code; the rest, the factual from its own
+GUESSED_SHARE = 0.7  # of the counterfactuals are drawn with a guessed identity
 CODE_STEPS = 10  # of the inversion that finds the codes: any code near the noise will do, the chains are straightened
 IDENTITY_NOISE = 0.015  # of a unit vector's numbers: an identity of people never seen is not as sharp as a known one's
 
@@ -88,6 +93,7 @@ def build(frames: PhantomFrames, batch: int, models: Path) -> Built:
     everything, factual, counterfactual = torch.arange(len(frames)), frames.factual, frames.pairs[:, 1]
     crossing = round(CROSS_SHARE * batch)
     straight = batch - crossing - round(RANDOM_SHARE * batch)
+    guesses_made = round(GUESSED_SHARE * crossing)
 
     def loss(generator: torch.Generator) -> Mapping[str, Tensor]:
         coupled = torch.cat([draw(crossing, counterfactual, generator), draw(straight, factual, generator)])
@@ -95,11 +101,13 @@ def build(frames: PhantomFrames, batch: int, models: Path) -> Built:
         first = torch.randn(known.latents[rows].shape, generator=generator)
         first[: len(coupled)] = noise[coupled].float()
         identities = known.identities[rows]
-        identities[: crossing // 2] = guessed[rows[: crossing // 2]]
+        identities[:guesses_made] = guessed[rows[:guesses_made]]
         identities += IDENTITY_NOISE * torch.randn(identities.shape, generator=generator)
         landmarks = known.landmarks[frames.column("source")[rows]]
         landmarks = landmarks + dva.LANDMARK_NOISE * torch.randn(landmarks.shape, generator=generator)
-        t = torch.randint(model.config.train_steps, (batch,), generator=generator)
+        moment = torch.rand(batch, generator=generator)
+        moment[:crossing].sqrt_()  # late steps more often: what changes is decided while there is mostly noise
+        t = (model.config.train_steps * moment).long()
         device = device_of(model)
         x, z_id, z_lnd, first, t = (
             v.to(device) for v in (known.latents[rows].float(), identities, landmarks, first, t)
@@ -112,7 +120,7 @@ def build(frames: PhantomFrames, batch: int, models: Path) -> Built:
 
 STAGE = Stage(
     name="couple",
-    target="dva",
+    after=("dva",),
     summary="latent diffusion video autoencoder",
     loop=LoopConfig(steps=3600, lr=8e-4, warmup=100, decay_from=0.3),
     batch=32,
@@ -121,4 +129,10 @@ STAGE = Stage(
     save=dva.save,
     sheet=dva.sheet,
     needs=("vae", "identity", "dva", "dva/classifier"),
+)
+AGAIN = replace(
+    STAGE,
+    name="recouple",
+    after=("dva", "couple"),
+    loop=LoopConfig(steps=9000, lr=8e-4, warmup=100, decay_from=0.3, seed=1),
 )

@@ -27,7 +27,10 @@ def build(frames: PhantomFrames, batch: int, models: Path) -> Built:
     def loss(generator: torch.Generator) -> Mapping[str, Tensor]:
         rows = draw(batch, clear, generator)
         device = device_of(model)
-        said = model(weather(images(frames, rows), generator).to(device))
+        pictures = images(frames, rows)
+        mirrored = torch.rand(batch, 1, 1, 1, generator=generator) < 0.5
+        pictures = torch.where(mirrored, pictures.flip(3), pictures)
+        said = model(weather(pictures, generator).to(device))
         losses = {name: F.nll_loss(said[name], codes[name][rows].to(device)) for name in ATTRIBUTES}
         return {"loss": torch.stack(list(losses.values())).mean(), **losses}
 
