@@ -202,5 +202,5 @@ def test_settings_are_checked(tiny_models, tmp_path):
         load_editor("dva", tiny_models, paste="glue")
     with pytest.raises(ConfigError, match="no editor `dav`"):
         load_editor("dav")
-    with pytest.raises(ModelError, match="lacks vae, identity, dva"):
+    with pytest.raises(ModelError, match="lacks identity, dva"):
         load_editor("dva", tmp_path)

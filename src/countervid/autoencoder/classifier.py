@@ -98,6 +98,26 @@ class AttributeClassifier(nn.Module):
         self.std.copy_(torch.where(std > 0, std, torch.ones_like(std)))
         self.covariance.copy_(statistics.covariance)
 
+    @torch.no_grad()
+    def suppose_value_means(self) -> None:
+        """Set the value means of a classifier that came without people: those of a normal cloud that it divides.
+
+        With `u ~ N(0, R)`, `R` the correlation, a logit `w u + b` is normal with spread `s = sqrt(w R w)`. The mean of
+        those it calls "yes" is `R w / s * phi(b / s) / Phi(b / s)`, and of the others the same with the sign of `b` and
+        of the whole turned. For variables of two values.
+        """
+        outer = torch.outer(self.std, self.std).double()
+        correlation = self.covariance.double() / outer
+        weight, bias = self.classifier.weight.double(), self.classifier.bias.double()
+        towards = weight @ correlation
+        spread = (towards * weight).sum(1).sqrt()
+        normal = torch.distributions.Normal(0.0, 1.0)
+        place = bias / spread
+        density = normal.log_prob(place).exp()
+        yes = (density / normal.cdf(place) / spread)[:, None] * towards
+        no = -(density / normal.cdf(-place) / spread)[:, None] * towards
+        self.value_means.copy_(torch.stack([no, yes], dim=1).flatten(0, 1))
+
     def normalise(self, z: Tensor) -> Tensor:
         """`(z - mean) / std` of vectors `(..., D)`."""
         return (z - self.mean) / self.std

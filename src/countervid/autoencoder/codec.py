@@ -20,8 +20,9 @@ from countervid.models.folder import load_config, load_weights
 class Codec(Protocol):
     """Maps crops `(B, 3, H, W)` in [-1, 1] to what a diffusion model works on, and back."""
 
-    factor: int
+    factor: int  # pixels of a crop to a place of what is diffused, along a side
     channels: int
+    deviation: float  # about, of what is diffused
 
     def encode(self, images: Tensor) -> Tensor: ...
     def decode(self, latents: Tensor) -> Tensor: ...
@@ -32,6 +33,7 @@ class PixelCodec:
 
     factor = 1
     channels = 3
+    deviation = 0.5
 
     def encode(self, images: Tensor) -> Tensor:
         return images
@@ -77,6 +79,7 @@ class VAE(nn.Module):
         super().__init__()
         self.config = config
         self.factor = 2 ** len(config.widths)
+        self.deviation = 1.0
         self.channels = config.channels
         down: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(12, config.widths[0], 3, padding=1)]
         for level, width in enumerate(config.widths):

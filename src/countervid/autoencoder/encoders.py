@@ -11,11 +11,14 @@ All take aligned crops `(B, 3, 256, 256)` in [-1, 1]. Parameters bear the names 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from pathlib import Path
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from countervid.models.folder import load_weights, read_config, save_model
 
 IDENTITY_CHANNELS = 512
 LANDMARK_CHANNELS = 102
@@ -30,7 +33,12 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Frozen(nn.Module):
-    """A network that stays in evaluation mode and does not learn, whatever the module around it does."""
+    """A network that stays in evaluation mode and does not learn, whatever the module around it does.
+
+    It is kept in a folder of its own, whose config says which of the three it is.
+    """
+
+    kind: ClassVar[str]
 
     def freeze(self) -> Self:
         self.requires_grad_(False)
@@ -39,9 +47,27 @@ class Frozen(nn.Module):
     def train(self, mode: bool = True) -> Self:
         return super().train(False)
 
+    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> None:
+        """Write `config.json` and `model.safetensors`."""
+        save_model(folder, self, {"kind": self.kind}, dtype=dtype)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Self:
+        """The network of a folder, float32, on the CPU.
+
+        Raises:
+            ModelError: The folder is incomplete, damaged, or holds something else.
+        """
+        read_config(folder, cls.kind)
+        network = cls()
+        load_weights(folder, network)
+        return network
+
 
 class IdentityNetwork(Frozen):
     """Who it is: unit vectors of 512 numbers."""
+
+    kind = "ir-se-50"
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,6 +86,8 @@ class IdentityNetwork(Frozen):
 
 class LandmarkNetwork(Frozen):
     """In which pose: 51 points without the jaw line, as fractions of the middle 224 px, `x0, y0, x1, y1, ...`."""
+
+    kind = "mobilenet-landmarks"
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,6 +108,8 @@ class LandmarkNetwork(Frozen):
 
 class FaceParser(Frozen):
     """Where: the class of every pixel, and masks of what may change."""
+
+    kind = "bisenet"
 
     def __init__(self) -> None:
         super().__init__()

@@ -23,25 +23,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from countervid import models
+from countervid.autoencoder import celeba
 from countervid.autoencoder.classifier import AttributeClassifier
-from countervid.autoencoder.codec import VAE
 from countervid.autoencoder.directions import move
-from countervid.autoencoder.identity import IdentityNet
+from countervid.autoencoder.faces import load_networks
 from countervid.autoencoder.model import DiffusionAutoencoder
 from countervid.clip import Clip
 from countervid.editors.base import Attributes, Prepared, Report, Seen, Target, default_cache, register_editor
 from countervid.editors.store import Store, Tensors
 from countervid.errors import ConfigError, FaceError, InterventionError, ModelError
 from countervid.face import align
-from countervid.face.landmarks import LandmarkNet, NetLandmarks
-from countervid.face.parse import MaskConfig, NetParser, ParserNet, Part
+from countervid.face.parse import MaskConfig, Part
 from countervid.face.paste import MODES, Mode
 from countervid.face.pipeline import Edit, FaceConfig, FacePipeline, FaceTrack, Index
 from countervid.models.device import choose_device
 
-CROP = 128  # px: what the miniature's networks look at
 FORMAT = 1  # of what is stored
-_JAW = 17  # of the 68 landmarks, the first trace the jaw and are not part of the pose
+_CELL = 8  # px: changes are judged by their mean over so much of a crop, a cell of the miniature's latents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +48,7 @@ class DVAConfig:
     face: int = 0  # which one, counted from the largest
     part: Part = "head"  # what may change; `face` leaves hair and hats alone
     paste: Mode = "adaptive"  # how the difference meets the source's detail, see `face/paste.py`
-    # Where the identity moves the latents by less than this many of their deviations, the source stays as it is:
+    # Where the identity moves what is drawn by less than this many of its deviations, the source stays as it is:
     # drawing with another identity never leaves the rest quite alone. 0 pastes every difference.
     floor: float = 0.25
     batch: int = 8  # frames at a time; bounds the memory
@@ -86,8 +84,9 @@ class DVA:
         """
         Args:
             config: Settings.
-            model: A folder with the folders `vae`, `identity` and `dva` (with `classifier` in it), and `landmarks` and
-                `parser` where they are not the bundled ones; None for the bundled miniature.
+            model: A folder with the folders `identity` and `dva` (with `classifier` in it), `vae` where latents are
+                diffused, and `landmarks` and `parser` where they are not the bundled ones, as
+                `countervid train miniature` and `countervid models import` write them; None: the bundled miniature.
             cache: Where prepared clips are kept; None is `default_cache()`.
 
         Raises:
@@ -103,19 +102,17 @@ class DVA:
             for file in sorted(folder.rglob("*.safetensors"))
         }
         self.device = choose_device(self.config.device)
-        self.vae = VAE.from_folder(folders["vae"]).to(self.device)
-        self.identity = IdentityNet.from_folder(folders["identity"]).to(self.device)
+        self.faces = load_networks(folders, self.device)
         self.autoencoder = DiffusionAutoencoder.from_pretrained(folders["dva"]).to(self.device)
-        self.classifier = AttributeClassifier.from_pretrained(folders["dva"] / "classifier")
+        reader = folders["dva"] / "classifier"
+        self.classifier = AttributeClassifier.from_pretrained(reader) if reader.is_dir() else None
         self.autoencoder.schedule.respaced(self.config.steps)  # refuses a number of steps that cannot be had
         self.pipeline = FacePipeline(
-            landmarker=(
-                NetLandmarks(LandmarkNet.from_folder(folders["landmarks"]).to(self.device))
-                if "landmarks" in folders
-                else None
+            landmarker=self.faces.landmarker,
+            parser=self.faces.parser,
+            config=FaceConfig(
+                window=self.config.window, framing=self.faces.framing, mask=MaskConfig(part=self.config.part)
             ),
-            parser=NetParser(ParserNet.from_folder(folders["parser"]).to(self.device)) if "parser" in folders else None,
-            config=FaceConfig(window=self.config.window, mask=MaskConfig(part=self.config.part)),
         )
 
     def weights(self) -> dict[str, str]:
@@ -173,10 +170,16 @@ class DVA:
 
     def read(self, prepared: Prepared) -> dict[str, Seen]:
         """The attributes that the clip's identity shows, with their probabilities."""
+        if self.classifier is None:
+            return {}
+        probabilities = {
+            name: dict(zip(self.classifier.variables[name], values[0].tolist(), strict=True))
+            for name, values in self.classifier.probabilities(prepared.payload[None]).items()
+        }
         found = {}
-        for name, values in self.classifier.probabilities(prepared.payload[None]).items():
-            best = int(values[0].argmax())
-            found[name] = Seen(value=self.classifier.variables[name][best], confidence=float(values[0, best]))
+        for name, chances in celeba.reading(probabilities).items():
+            value = max(chances, key=chances.__getitem__)
+            found[name] = Seen(value=value, confidence=chances[value])
         return found
 
     def moved(self, prepared: Prepared, target: Target) -> Tensor:
@@ -185,15 +188,24 @@ class DVA:
         Raises:
             InterventionError: The weights do not know an attribute that must change.
         """
+        if self.classifier is None:
+            raise InterventionError(
+                "These weights came without a classifier, so no attribute can be changed by name. Import them with "
+                "one: `countervid models import dva --classifier FILE`."
+            )
         known = self.classifier.variables
+        changes: dict[str, str] = {}
+        strengths: dict[str, float] = {}
         for name, value in target.changed.items():
-            if value not in known.get(name, ()):
+            said = celeba.meaning(name, value, known)
+            if said is None:
                 names = ", ".join(f"{n} ({' / '.join(values)})" for n, values in known.items())
                 raise InterventionError(f"These weights cannot make `{name} = {value}`. They know: {names}.")
-        strengths = {name: target.amount(name) for name in target.changed}
-        kept = [name for name in target.kept if name in known]
+            changes |= said
+            strengths |= dict.fromkeys(said, target.amount(name))
+        kept = [word for name, value in target.kept.items() for word in celeba.meaning(name, value, known) or ()]
         identity: Tensor = prepared.payload
-        return move(identity, self.classifier, target.changed, kept, strength=strengths, length="unit")
+        return move(identity, self.classifier, changes, kept, strength=strengths, length="unit")
 
     @torch.inference_mode()
     def edit(self, prepared: Prepared, target: Target) -> Clip:
@@ -231,7 +243,7 @@ class DVA:
             if start in missing:
                 index = track.frames(start, start + len(frames))
                 quads = track.quads[index]
-                crops = align.crop(frames[torch.from_numpy(index - start)], quads, CROP)
+                crops = align.crop(frames[torch.from_numpy(index - start)], quads, self.faces.size)
                 landmarks = align.to_square(track.landmarks[index], quads)
                 store.fetch(_name("looks", start), lambda c=crops, p=landmarks: self._looks(c, p))  # type: ignore[misc]
             if shown:
@@ -240,9 +252,9 @@ class DVA:
     def _looks(self, crops: Tensor, landmarks: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Tensors:
         images = crops.permute(0, 3, 1, 2).float() / 127.5 - 1
         return {
-            "latents": self._batched(self.vae.encode, images),
-            "identity": self._batched(self.identity, images),
-            "pose": torch.from_numpy(landmarks[:, _JAW:]).float().flatten(1),  # fractions of the crop
+            "latents": self._batched(self.faces.codec.encode, images),
+            "identity": self._batched(self.faces.identity, images),
+            "pose": self._batched(self.faces.pose, images, torch.from_numpy(landmarks).float()),
             "labels": self.pipeline.parser(crops),
         }
 
@@ -279,7 +291,7 @@ class DVA:
 
     def pixels(self, latents: Tensor) -> Tensor:
         """Crops `(F, S, S, 3)` of latents, float, 0..255 and a little beyond."""
-        return (self._batched(self.vae.decode, latents).permute(0, 2, 3, 1) + 1) * 127.5
+        return (self._batched(self.faces.codec.decode, latents).permute(0, 2, 3, 1) + 1) * 127.5
 
     def _batched(self, function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
         """`function` over batches of one size, on the device: the last is filled up, so that no kernel sees another
@@ -308,7 +320,11 @@ class _Drawing:
             index,
             lambda rows: self._rows(rows, ("labels",))["labels"],
             lambda rows: self._rows(rows, ("edited_labels",))["edited_labels"],
-            lambda rows: significance(**self._rows(rows, ("edited", "again")), floor=self._editor.config.floor),
+            lambda rows: significance(
+                **self._rows(rows, ("edited", "again")),
+                floor=self._editor.config.floor * self._editor.faces.codec.deviation,
+                cell=_CELL // self._editor.faces.codec.factor,
+            ),
         )
         pixels = self._editor.pixels
         return Edit(crops=pixels(window["edited"]), masks=masks, before=pixels(window["again"]))
@@ -345,34 +361,35 @@ class _Drawing:
         return self._held[start]
 
 
-def significance(edited: Tensor, again: Tensor, floor: float) -> Tensor:
-    """How surely an edit is meant in each place, `(F, 128, 128)` in 0..1: 0 below half the floor, 1 above it.
+def significance(edited: Tensor, again: Tensor, floor: float, cell: int = 1) -> Tensor:
+    """How surely an edit is meant in each place, `(F, S, S)` in 0..1: 0 below half the floor, 1 above it.
 
     Args:
-        edited, again: Latents drawn with the moved and with the unmoved identity, `(F, c, h, w)`.
-        floor: See `DVAConfig`.
+        edited, again: What was drawn with the moved and with the unmoved identity, `(F, c, h, w)`.
+        floor: See `DVAConfig`; in units of what was drawn.
+        cell: Side of what is judged as one, in places of what was drawn; `S` is 8 / cell times `h`.
     """
-    change = (edited - again).abs().mean(1, keepdim=True)
+    change = F.avg_pool2d((edited - again).abs().mean(1, keepdim=True), cell)
     near = F.avg_pool2d(change, 3, stride=1, padding=1, count_include_pad=False)
     step = (2 * near / max(floor, 1e-9) - 1).clamp(0, 1)
     smooth = step * step * (3 - 2 * step)
-    return F.interpolate(smooth, size=(CROP, CROP), mode="bilinear", align_corners=False)[:, 0]
+    return F.interpolate(smooth, scale_factor=float(_CELL), mode="bilinear", align_corners=False)[:, 0]
 
 
 def _folders(root: Path | None) -> dict[str, Path]:
     """Role -> folder of its weights; roles that may be missing are left out."""
-    needed, optional = ("vae", "identity", "dva"), ("landmarks", "parser")
+    needed, common = ("identity", "dva"), ("landmarks", "parser")
     there = models.available()
-    bundled = {name: models.bundled(name) for name in optional if name in there}
+    bundled = {name: models.bundled(name) for name in common if name in there}
     if root is None:
-        return {name: models.bundled(name) for name in needed} | bundled
+        return {name: models.bundled(name) for name in (*needed, "vae")} | bundled
     missing = [name for name in needed if not (root / name).is_dir()]
     if missing:
         raise ModelError(
             f"`{root}` is not a folder of weights for `dva`: it lacks {', '.join(missing)}. It needs the folders "
-            f"{', '.join(needed)}, each as `countervid train miniature` writes them."
+            f"{', '.join(needed)}, as `countervid train miniature` or `countervid models import` writes them."
         )
-    return bundled | {name: root / name for name in (*needed, *optional) if (root / name).is_dir()}
+    return bundled | {name: root / name for name in (*needed, "vae", *common) if (root / name).is_dir()}
 
 
 def _load(store: Store, kind: str, start: int) -> Mapping[str, Tensor]:

@@ -77,19 +77,32 @@ def read_config(folder: str | Path, kind: str = "") -> dict[str, Any]:
     Raises:
         ModelError: There is no model, or one of another kind than `kind`.
     """
-    path = Path(folder) / CONFIG
-    if not path.is_file():
-        raise ModelError(f"No model in {folder}: no {CONFIG} there. `countervid models list` shows what there is.")
-    try:
-        values = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise ModelError(f"{path} is damaged ({error}). Download or train the model again.") from None
+    values = _config(Path(folder))
     found = values.pop("kind", "")
     if found != kind:
         raise ModelError(
             f"{folder} holds {found or 'something unnamed'}, needed is {kind or 'another model'}. Give another folder."
         )
     return values
+
+
+def model_kind(folder: str | Path) -> str:
+    """The kind of model that a folder holds; empty where its config does not say.
+
+    Raises:
+        ModelError: There is no model.
+    """
+    return str(_config(Path(folder)).get("kind", ""))
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    if not path.is_file():
+        raise ModelError(f"No model in {folder}: no {CONFIG} there. `countervid models list` shows what there is.")
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{path} is damaged ({error}). Download or train the model again.") from None
 
 
 def load_config(folder: str | Path, kind: type[C]) -> C:
