@@ -1,20 +1,22 @@
-"""`countervid models`: which weights are there, under which licence, and whether they are the released ones."""
+"""`countervid models`: which weights are there and under which licence, and how published ones come in."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Optional
 
 import typer
 
-from countervid.cli.common import console
+from countervid.cli.common import console, progress
+from countervid.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True)
 
 
 @app.callback()
 def group() -> None:
-    """List the model weights, their licences and checksums."""
+    """List the model weights, fetch published ones, import those of other programs."""
 
 
 @app.command("list")
@@ -47,3 +49,78 @@ def seal() -> None:
     from countervid.models import seal as seal_bundle
 
     typer.echo(f"Recorded in {seal_bundle()}.")
+
+
+WhatArgument = Annotated[str, typer.Argument(help="Which model: dva.", show_default=False)]
+OutOption = Annotated[Path, typer.Option(help="The model's folder, for `countervid edit --model`.")]
+HalfOption = Annotated[bool, typer.Option("--half", help="Store half precision: half the space, a rounding apart.")]
+
+
+@app.command("import")
+def import_model(
+    what: WhatArgument,
+    checkpoint: Annotated[Path, typer.Option(help="The autoencoder: last.ckpt.", show_default=False)],
+    statistics: Annotated[Optional[Path], typer.Option(help="Latent statistics: latent.pkl.")] = None,
+    classifier: Annotated[Optional[Path], typer.Option(help="The attribute classifier: last.ckpt.")] = None,
+    identity: Annotated[Optional[Path], typer.Option(help="model_ir_se50.pth, if not in the checkpoint.")] = None,
+    landmarks: Annotated[Optional[Path], typer.Option(help="mobilenet_224_...pth.tar, if not in it.")] = None,
+    parser: Annotated[Optional[Path], typer.Option(help="79999_iter.pth, if not in it.")] = None,
+    half: HalfOption = False,
+    out: OutOption = Path("models/dva"),
+) -> None:
+    """Turn checkpoint files of the published autoencoder into a folder that `countervid edit --model` takes."""
+    _check_known(what)
+    frozen = {"identity": identity, "landmarks": landmarks, "parser": parser}
+    _import(checkpoint, statistics, classifier, {role: path for role, path in frozen.items() if path}, half, out)
+
+
+@app.command()
+def pull(
+    what: WhatArgument,
+    half: HalfOption = False,
+    files: Annotated[Path, typer.Option(help="Where the authors' files are kept.")] = Path("models/downloads"),
+    out: OutOption = Path("models/dva"),
+) -> None:
+    """Fetch what its authors published, and import it. The same command goes on where it was stopped."""
+    from countervid.models.download import RELEASES, fetch
+
+    _check_known(what)
+    release = RELEASES[what]
+    screen = console()
+    screen.print(f"{release.what}, by {release.authors}", soft_wrap=True)
+    screen.print(f"From {release.home}. Licence: {release.licence}.", soft_wrap=True)
+    paths = []
+    for file in release.files:
+        with progress(file.name) as advance:
+            paths.append(fetch(file, files / what, advance))
+    _import(paths[0], paths[1], paths[2], {}, half, out)
+
+
+def _check_known(what: str) -> None:
+    from countervid.models.download import RELEASES
+
+    if what not in RELEASES:
+        raise ConfigError(f"There is no published model `{what}`. There are: {', '.join(RELEASES)}.")
+
+
+def _import(
+    checkpoint: Path, statistics: Path | None, classifier: Path | None, frozen: dict[str, Path], half: bool, out: Path
+) -> None:
+    import torch
+
+    from countervid.autoencoder.checkpoint import import_dva
+
+    result = import_dva(
+        out,
+        checkpoint,
+        statistics=statistics,
+        classifier=classifier,
+        frozen=frozen,
+        dtype=torch.float16 if half else torch.float32,
+    )
+    screen = console()
+    for sentence in result.sentences():
+        screen.print(sentence, soft_wrap=True)
+    if classifier is None:
+        screen.print("There is no classifier, so attributes cannot be read or set by name.", style="yellow")
+    screen.print(f"Use it: countervid edit CLIP --do age=old --model {out}", soft_wrap=True)

@@ -161,7 +161,8 @@ def _files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
 
 
-def _recorded(root: Path) -> dict[str, str]:
+def recorded(root: Path) -> dict[str, str]:
+    """File name -> SHA-256, as `SHA256SUMS` in a folder has them."""
     path = root / SUMS
     if not path.is_file():
         return {}
@@ -172,7 +173,7 @@ def _recorded(root: Path) -> dict[str, str]:
 def _compare(folder: Path) -> tuple[list[str], bool]:
     """Names of weights that are not the recorded ones, and whether any are recorded. Cards may be edited freely."""
     prefix = f"{folder.name}/"
-    wanted = {n: s for n, s in _recorded(folder.parent).items() if n.startswith(prefix) and not n.endswith(".md")}
+    wanted = {n: s for n, s in recorded(folder.parent).items() if n.startswith(prefix) and not n.endswith(".md")}
     root = folder.parent
     return [name for name, sums in wanted.items() if not (root / name).is_file() or sha256(root / name) != sums], bool(
         wanted
