@@ -122,6 +122,11 @@ class DiffusionAutoencoder(nn.Module):
         """Whether the network's output is the velocity, not the noise."""
         return self.config.prediction_type == "v_prediction"
 
+    def noise(self, x: Tensor, t: Tensor, face: Tensor | Condition) -> Tensor:
+        """The noise in `x` `(B, C, S, S)` at training steps `t`, `(B,)` or one for all, for face vectors `(B, ...)`."""
+        output: Tensor = self.unet(x, t, face)
+        return self.schedule.noise_in(x, output, t) if self.velocities else output
+
     @torch.no_grad()
     def encode(
         self,
@@ -181,8 +186,7 @@ class DiffusionAutoencoder(nn.Module):
             condition = self.unet.condition(faces[start : start + batch])
 
             def model(x: Tensor, t: Tensor, condition: Condition = condition) -> Tensor:
-                output: Tensor = self.unet(x, t, condition)
-                return self.schedule.noise_in(x, output, t) if self.velocities else output
+                return self.noise(x, t, condition)
 
             def report(done: int, total: int, part: int = part) -> None:
                 if progress is not None:

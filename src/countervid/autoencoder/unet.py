@@ -46,10 +46,30 @@ def timestep_embedding(t: Tensor, width: int) -> Tensor:
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group norm that computes in float32 whatever the input's type, and casts back."""
+    """Group norm that computes in float32 whatever the input's type, casts back, and modulates in the same pass.
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.group_norm(x.float(), self.num_groups, self.weight, self.bias, self.eps).to(x.dtype)
+    On the CPU PyTorch's kernel for channels-last maps takes the variance as `E[x^2] - E[x]^2`, which costs four digits
+    where the mean is large (7e-4 in the published network's output). Here it is taken of the centred values.
+    """
+
+    def forward(self, x: Tensor, modulation: Modulation | None = None) -> Tensor:
+        """Map `(B, C, H, W)`, normalised, then modulated."""
+        values = x.float()
+        if x.device.type != "cpu":
+            h = F.group_norm(values, self.num_groups, self.weight, self.bias, self.eps)
+            return (h if modulation is None else _modulate(h, modulation)).to(x.dtype)
+        count, channels, height, width = values.shape
+        rows = values.permute(0, 2, 3, 1).reshape(count, height * width, channels)
+        mean = rows.mean(1).view(count, self.num_groups, -1).mean(2, keepdim=True)
+        centred = rows - mean.expand(-1, -1, channels // self.num_groups).reshape(count, 1, channels)
+        variance = centred.square().mean(1).view(count, self.num_groups, -1).mean(2, keepdim=True)
+        gain = self.weight.view(1, self.num_groups, -1) * (variance + self.eps).rsqrt()
+        gain, shift = gain.view(count, 1, channels), self.bias.view(1, 1, channels)
+        if modulation is not None:
+            more, moved = (part.float().reshape(-1, 1, channels) for part in modulation)
+            gain, shift = gain * more, torch.addcmul(moved, shift, more)
+        h = torch.addcmul(shift, centred, gain).view(count, height, width, channels)
+        return h.permute(0, 3, 1, 2).to(x.dtype)
 
 
 class TimeEmbedding(nn.Module):
@@ -104,8 +124,8 @@ class ResidualBlock(nn.Module):
             h, x = F.interpolate(h, scale_factor=2.0), F.interpolate(x, scale_factor=2.0)
         h = convolution(h)
         first_norm, activation, convolution, second_norm, _, dropout, last = self.out_layers
-        h = convolution(activation(_modulate(first_norm(h), time)))
-        h = last(dropout(activation(_modulate(second_norm(h), condition))))
+        h = convolution(activation(first_norm(h, time)))
+        h = last(dropout(activation(second_norm(h, condition))))
         out: Tensor = self.skip_connection(x) + h
         return out
 
