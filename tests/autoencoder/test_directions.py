@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from test_classifier import VARIABLES, people
 
 from countervid.autoencoder.classifier import AttributeClassifier, fit
-from countervid.autoencoder.directions import move, published_edit
+from countervid.autoencoder.directions import Direction, along, move, published_edit
 from countervid.errors import ConfigError, InterventionError
 from goldens_rule import golden
 
@@ -107,3 +107,36 @@ def test_each_change_has_its_own_strength_and_mistakes_are_told() -> None:
         move(PEOPLE, MODEL, {"age": "ancient"})
     with pytest.raises(InterventionError, match="Keep fewer variables"):
         move(torch.ones(2), AttributeClassifier(VARIABLES, 2), {"age": "old"}, ["hair", "beard"])
+
+
+def test_a_direction_by_name_is_the_published_edit() -> None:
+    classifier = MODEL
+    z = PEOPLE[:3]
+    name = next(name for name, values in classifier.variables.items() if len(values) == 2)
+    row = classifier.classifier.weight[classifier.outputs(name)][0]
+    expected = published_edit(z, row, 0.25, mean=classifier.mean, std=classifier.std)
+    torch.testing.assert_close(along(z, classifier, Direction(attribute=name, scale=0.25)), expected)
+    torch.testing.assert_close(along(z, classifier, Direction(attribute=name, scale=0.5), strength=0.5), expected)
+    first, second = classifier.variables[name]
+    torch.testing.assert_close(along(z, classifier, Direction(attribute=name, value=second, scale=0.25)), expected)
+    torch.testing.assert_close(along(z, classifier, Direction(attribute=name, value=first, scale=-0.25)), expected)
+    plain = along(z, classifier, Direction(attribute=name, scale=0.25, normalise=False))
+    torch.testing.assert_close(plain, published_edit(z, row, 0.25))
+
+
+def test_a_direction_names_what_it_does_not_know() -> None:
+    classifier = MODEL
+    z = PEOPLE[0]
+    name, values = next((name, values) for name, values in classifier.variables.items() if len(values) > 2)
+    with pytest.raises(InterventionError, match=f"several values: {', '.join(values)}"):
+        along(z, classifier, Direction(attribute=name, scale=1.0))
+    before, after = (
+        classifier(along(z, classifier, Direction(attribute=name, value=values[1], scale=scale)))[
+            classifier.outputs(name)
+        ]
+        for scale in (-0.5, 0.5)
+    )
+    assert after.softmax(0)[1] > before.softmax(0)[1]
+    misspelt = name[:-1] + "x"
+    with pytest.raises(InterventionError, match=f"does not know `{misspelt}`. Did you mean `{name}`"):
+        along(z, classifier, Direction(attribute=misspelt, scale=1.0))

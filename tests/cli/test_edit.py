@@ -61,6 +61,16 @@ def test_edit_writes_a_run_named_after_clip_and_intervention(call, talk, folder)
     assert again.exit_code == 0 and (folder / "talk-age-old-2" / "run.json").exists()
 
 
+def test_an_attribute_of_the_classifier_is_edited_without_a_graph(call, talk, folder):
+    result = call("edit", talk, "--attribute", "beard", "--scale", 0.5, "--steps", 3, "--out", "run")
+    assert result.exit_code == 0, result.output
+    assert "as it is" in result.output and "+0.5" in result.output
+    target = json.loads(Path("run/target.json").read_text())
+    assert target["guide"] == {"attribute": "beard", "scale": 0.5, "value": "", "normalise": True}
+    other = call("edit", talk, "--attribute", "beard", "--scale", -0.5, "--no-normalize", "--steps", 3, "--out", "run")
+    assert other.exit_code == 2 and "run" in other.output
+
+
 def test_edit_refuses_to_mix_runs(call, talk, folder):
     options = ("--do", "beard=yes", "--steps", 3, *FACTUAL, "--out", "run")
     assert call("edit", talk, *options).exit_code == 0
@@ -116,6 +126,13 @@ def one_line(result):
         (("--do", "age=old", "--face", "3"), "face"),
         (("--do", "age=old", "--truth", "nothing.mp4"), "nothing.mp4"),
         (("--do", "age=old", "--steps", "1"), "steps"),
+        ((), "No intervention"),
+        (("--do", "age=old", "--attribute", "beard", "--scale", "1"), "Give one of them"),
+        (("--attribute", "beard"), "--scale"),
+        (("--attribute", "beard", "--scale", "0"), "--scale"),
+        (("--do", "age=old", "--scale", "1"), "--attribute"),
+        (("--attribute", "baerd", "--scale", "1"), "Did you mean `beard`"),
+        (("--attribute", "hair_colour", "--scale", "1"), "hair_colour=grey"),
     ],
 )
 def test_wrong_options_are_one_line(call, talk, folder, arguments, words):

@@ -8,6 +8,7 @@ values (of the second: `yes` in `no, yes`), one for each value of the others.
 from __future__ import annotations
 
 import copy
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -138,7 +139,11 @@ class AttributeClassifier(nn.Module):
             if name == variable:
                 return slice(start, start + _outputs(values))
             start += _outputs(values)
-        raise InterventionError(f"The classifier does not know {variable}. It knows {', '.join(self.variables)}.")
+        near = difflib.get_close_matches(variable, self.variables, n=1, cutoff=0.5)
+        hint = f"Did you mean `{near[0]}`? " if near else ""
+        raise InterventionError(
+            f"The classifier does not know `{variable}`. {hint}It knows {', '.join(self.variables)}."
+        )
 
     def index(self, variable: str, value: str) -> int:
         """A value's place among its variable's values.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -21,6 +22,30 @@ from countervid.autoencoder.classifier import AttributeClassifier
 from countervid.errors import ConfigError, InterventionError
 
 Length = Literal["keep", "unit", "free"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Direction:
+    """The published edit, asked for by name: along one row of the classifier, whatever else that drags along.
+
+    Attributes:
+        attribute: One of the classifier's variables.
+        value: Which of its values, where there are more than two.
+        scale: How far, either sign; 0.25 adds a moustache in the published example.
+        normalise: Move in the space of normalised vectors, as published; else add the row as it is.
+    """
+
+    attribute: str
+    scale: float
+    value: str = ""
+    normalise: bool = True
+
+    @property
+    def name(self) -> str:
+        """The attribute, and the value if there is one to name."""
+        return f"{self.attribute}={self.value}" if self.value else self.attribute
+
+
 _SHRINKAGE = 1e-3  # of the covariance towards the identity: directions that the data hardly vary in stay expensive
 
 
@@ -43,6 +68,32 @@ def published_edit(
         return F.normalize(z + reach * row, dim=-1)
     moved = (z - mean) / std + reach * row / row.norm()
     return F.normalize(moved * std + mean, dim=-1)
+
+
+@torch.no_grad()
+def along(z: Tensor, classifier: AttributeClassifier, direction: Direction, strength: float = 1.0) -> Tensor:
+    """Identities `(..., D)` moved as published; the row of one value among several is its own less the others' mean.
+
+    Raises:
+        InterventionError: The classifier does not know the attribute, or which of its values is meant.
+    """
+    rows = classifier.classifier.weight[classifier.outputs(direction.attribute)]
+    values = classifier.variables[direction.attribute]
+    if len(rows) == 1:
+        row = rows[0] if direction.value in ("", values[1]) else -rows[0]
+        if direction.value:
+            classifier.index(direction.attribute, direction.value)
+    elif direction.value:
+        chosen = classifier.index(direction.attribute, direction.value)
+        others = torch.arange(len(rows)) != chosen
+        row = rows[chosen] - rows[others].mean(0)
+    else:
+        raise InterventionError(
+            f"{direction.attribute} has several values: {', '.join(values)}. Say which: "
+            f"{direction.attribute}={values[-1]}."
+        )
+    statistics = {"mean": classifier.mean, "std": classifier.std} if direction.normalise else {}
+    return published_edit(z, row, strength * direction.scale, **statistics)
 
 
 @torch.no_grad()

@@ -29,13 +29,14 @@ KIND = "diffusion-autoencoder"
 
 @dataclass(frozen=True)
 class Loss:
-    """What `denoising_loss` found; all but `total` are detached and per item.
+    """What `denoising_loss` found; `noise` and `regulariser` are detached and per item.
 
     Attributes:
         total: Weighted mean to minimise, scalar.
         noise: Distance between drawn and predicted noise (or velocity), both terms if there are two, `(B,)`.
         regulariser: Distance between the clean faces of the two draws, `(R,)`, the first R items; empty when it is off.
-        clean: Clean pictures predicted from the draws, `(B, ...)` and `(R, ...)`, neither clipped nor masked.
+        clean: Clean pictures predicted from the draws, `(B, ...)` and `(R, ...)`, neither clipped nor masked; for
+            further losses, so with their gradients.
     """
 
     total: Tensor
@@ -275,4 +276,4 @@ def denoising_loss(
         gain = schedule.tables(x.device).noise_to_signal[t[:count]]
         weight = (config.regulariser_gain / gain).clamp(max=1.0)
         total = total + config.regulariser_weight * (weight * regulariser).mean()
-    return Loss(total, noise_term.detach(), regulariser.detach(), (first.detach(), second.detach()))
+    return Loss(total, noise_term.detach(), regulariser.detach(), (first, second))

@@ -57,6 +57,12 @@ class CausalGraph:
         return cls.from_file(schema.parse(text, name))
 
     @classmethod
+    def of_one(cls, name: str, values: Sequence[str]) -> CausalGraph:
+        """A graph of one variable, which nothing causes and nothing follows from: for edits outside any graph."""
+        variable = Variable(name=name, kind="categorical", values=tuple(values))
+        return cls.from_file(GraphFile(name=name, variables={name: variable}))
+
+    @classmethod
     def from_file(cls, file: GraphFile) -> CausalGraph:
         """Check a graph's file and put it in order.
 

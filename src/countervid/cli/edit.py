@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -13,6 +14,7 @@ from countervid.cli.common import DoOption, console
 from countervid.errors import ConfigError, InterventionError
 
 if TYPE_CHECKING:
+    from countervid.autoencoder.directions import Direction
     from countervid.editors.base import Editor
     from countervid.runs.run import Result
 
@@ -36,7 +38,17 @@ CacheOption = Annotated[
 @app.command()
 def edit(
     clip: ClipArgument,
-    do: DoOption,
+    do: DoOption = [],  # noqa: B006 (typer copies it)
+    attribute: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="NAME[=VALUE]", help="Instead of --do: along one attribute of the classifier, as published."
+        ),
+    ] = None,
+    scale: Annotated[Optional[float], typer.Option(help="How far with --attribute, either sign: 0.25.")] = None,
+    normalize: Annotated[
+        bool, typer.Option("--normalize/--no-normalize", help="With --attribute: in normalised space, as published.")
+    ] = True,
     editor: EditorOption = "dva",
     model: ModelOption = None,
     graph: GraphOption = "phantom",
@@ -68,8 +80,17 @@ def edit(
     from countervid.runs.folder import OtherRunError
     from countervid.runs.run import counterfactual
 
-    plan = CausalGraph.load(graph)
-    asked = plan.interventions(do)
+    guide = _direction(attribute, scale, normalize)
+    stated: str | dict[str, str] | None = factual
+    if guide is None:
+        plan = CausalGraph.load(graph)
+        asked = plan.interventions(do)
+    elif do:
+        raise ConfigError("`--do` asks the causal graph, `--attribute` goes round it. Give one of them.")
+    else:
+        before, after = "as it is", f"{guide.scale:+g}"
+        plan = CausalGraph.of_one(guide.name, (before, after))
+        stated, asked = {guide.name: before}, {guide.name: after}
     amounts = _amounts(only or [])
     source = Clip.read(clip)
     true = None if truth is None else Clip.read(truth)
@@ -78,8 +99,8 @@ def edit(
 
         def run(folder: Path) -> Result:
             return counterfactual(
-                source, asked, graph=plan, editor=chosen, factual=factual, truth=true, strength=strength,
-                strengths=amounts, seed=seed, out=folder, marking=marking, report=report,
+                source, asked, graph=plan, editor=chosen, factual=stated, truth=true, strength=strength,
+                strengths=amounts, seed=seed, guide=guide, out=folder, marking=marking, report=report,
             )  # fmt: skip
 
         if out is not None:
@@ -88,6 +109,19 @@ def edit(
             base = Path(f"{clip.resolve().stem}-" + "-".join(f"{name}-{value}" for name, value in asked.items()))
             result = _in_free_folder(base, run, OtherRunError)
     show(result)
+
+
+def _direction(attribute: str | None, scale: float | None, normalise: bool) -> Direction | None:
+    if attribute is None:
+        if scale is not None or not normalise:
+            raise ConfigError("`--scale` and `--no-normalize` go with `--attribute NAME`. Give that too.")
+        return None
+    if scale is None or not math.isfinite(scale) or scale == 0:
+        raise ConfigError("`--attribute` needs `--scale`: how far, a number of either sign, such as 0.25.")
+    from countervid.autoencoder.directions import Direction
+
+    name, _, value = (part.strip() for part in attribute.partition("="))
+    return Direction(attribute=name, value=value, scale=scale, normalise=normalise)
 
 
 def make_editor(

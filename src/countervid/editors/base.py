@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
+from countervid.autoencoder.directions import Direction
 from countervid.clip import Clip
 from countervid.editors.store import Store
 from countervid.errors import ConfigError
 from countervid.face.pipeline import FaceTrack
 
 Attributes = dict[str, str]  # variable -> value name
+Guide = Direction  # how, for editors that know a way of their own
 Report = Callable[[str, int, int], None]  # what is being done, frames done, frames in all
 
 
@@ -32,7 +34,8 @@ class Target:
     """What an editor is asked for.
 
     `strength` scales the whole edit: 0 is no edit (the source bit for bit), 1 the edit as asked. `strengths`
-    scales single attributes on top of that; those not named count 1.
+    scales single attributes on top of that; those not named count 1. `guide` says how instead of what, for editors
+    that know a way of their own.
     """
 
     factual: Attributes
@@ -42,6 +45,7 @@ class Target:
     strength: float = 1.0
     strengths: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
+    guide: Guide | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength <= 4:

@@ -25,7 +25,7 @@ from torch import Tensor
 from countervid import models
 from countervid.autoencoder import celeba
 from countervid.autoencoder.classifier import AttributeClassifier
-from countervid.autoencoder.directions import move
+from countervid.autoencoder.directions import along, move
 from countervid.autoencoder.faces import load_networks
 from countervid.autoencoder.model import DiffusionAutoencoder
 from countervid.clip import Clip
@@ -193,6 +193,8 @@ class DVA:
                 "These weights came without a classifier, so no attribute can be changed by name. Import them with "
                 "one: `countervid models import dva --classifier FILE`."
             )
+        if target.guide is not None:
+            return along(prepared.payload, self.classifier, target.guide, target.strength)
         known = self.classifier.variables
         changes: dict[str, str] = {}
         strengths: dict[str, float] = {}

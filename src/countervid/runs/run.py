@@ -19,7 +19,7 @@ from countervid.causal.graph import CausalGraph
 from countervid.causal.language import describe
 from countervid.causal.lexicon import parse, read
 from countervid.clip import Clip
-from countervid.editors.base import Editor, Prepared, Report, Seen, Target, load_editor
+from countervid.editors.base import Editor, Guide, Prepared, Report, Seen, Target, load_editor
 from countervid.errors import ClipError, ConfigError, InterventionError
 from countervid.models.folder import write_whole
 from countervid.runs import provenance
@@ -90,6 +90,7 @@ def counterfactual(
     strength: float = 1.0,
     strengths: Mapping[str, float] | None = None,
     seed: int = 0,
+    guide: Guide | None = None,
     out: str | Path | None = None,
     marking: bool = True,
     judges: Judges | None = None,
@@ -109,6 +110,7 @@ def counterfactual(
         strength: 0 returns the source bit for bit, 1 is the edit as asked.
         strengths: The same for single attributes, on top of it.
         seed: For editors that draw noise.
+        guide: How, for editors that know a way of their own; `do` then only names it.
         out: Write a run's folder there, file by file; the same call goes on where it was stopped.
         marking: Mark the result as synthetic (metadata and watermark). Whoever switches it off must say so.
         judges: Who measures; the bundled examiner and identity encoder by default.
@@ -147,6 +149,7 @@ def counterfactual(
         "strength": strength,
         "strengths": strengths,
         "seed": seed,
+        **({} if guide is None else {"guide": asdict(guide)}),
         "truth": None if truth is None else truth.digest(),
         "marking": marking,
     }
@@ -171,6 +174,7 @@ def counterfactual(
         strength=strength,
         strengths=strengths,
         seed=seed,
+        guide=guide,
     )
     edited = chosen.edit(prepared, target)
     nothing = target.asks_for_nothing
