@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from countervid.autoencoder.config import AutoencoderConfig, LossConfig
 from countervid.autoencoder.unet import Condition, UNet
-from countervid.diffusion import ddim
 from countervid.diffusion.ddim import Progress
+from countervid.diffusion.samplers import sampler as sampler_named
 from countervid.diffusion.schedule import Schedule
 from countervid.models.folder import load_weights, read_config, save_model
 
@@ -136,6 +136,7 @@ class DiffusionAutoencoder(nn.Module):
         z_lnd: Tensor,
         *,
         steps: int = 20,
+        sampler: str = "ddim",
         batch: int = 32,
         progress: Progress | None = None,
     ) -> Tensor:
@@ -145,14 +146,16 @@ class DiffusionAutoencoder(nn.Module):
             x: Frames in [-1, 1] or latents, `(F, C, S, S)`.
             z_id: The person, `(I,)` for the clip or `(F, I)`.
             z_lnd: The pose of every frame, `(F, L)`.
-            steps: Steps of the chain, `steps - 1` evaluations; a count that the schedule can be respaced to.
+            steps: Steps of the chain, about as many evaluations; a count that the schedule can be respaced to.
+            sampler: How the chain is walked, one of `diffusion.samplers`; decoding takes the same.
             batch: Frames that go through the network at a time; bounds the memory.
             progress: Called with (evaluations done, all), batches counted one by one.
 
         Returns:
-            Noise maps, shape of `x`.
+            Noise maps, shape of `x`, or twice its channels with an exact sampler.
         """
-        return self._chain(ddim.encode, x, z_id, z_lnd, steps, batch, steps - 1, progress)
+        way = sampler_named(sampler)
+        return self._chain(way.encode, x, z_id, z_lnd, steps, batch, way.evaluations(steps)[0], progress)
 
     @torch.no_grad()
     def decode(
@@ -162,11 +165,13 @@ class DiffusionAutoencoder(nn.Module):
         z_lnd: Tensor,
         *,
         steps: int = 20,
+        sampler: str = "ddim",
         batch: int = 32,
         progress: Progress | None = None,
     ) -> Tensor:
         """The frames of noise maps `(F, C, S, S)` for an identity and landmarks; arguments as `encode`, `steps` too."""
-        return self._chain(ddim.decode, noise, z_id, z_lnd, steps, batch, steps, progress)
+        way = sampler_named(sampler)
+        return self._chain(way.decode, noise, z_id, z_lnd, steps, batch, way.evaluations(steps)[1], progress)
 
     def _chain(
         self,

@@ -1,10 +1,10 @@
-"""`countervid train`: the bundled models from nothing, on rendered people."""
+"""`countervid train`: the autoencoder on anybody's videos, and the bundled models from nothing on rendered people."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -21,7 +21,7 @@ PEOPLE = {"train": 3000, "validation": 160, "examiner": 2500}  # rendered when a
 
 @app.callback()
 def group() -> None:
-    """Train and evaluate the bundled models."""
+    """Train the autoencoder, and train and evaluate the bundled models."""
 
 
 @app.command()
@@ -96,6 +96,92 @@ def miniature(
         console().print(table)
     if target == bundled_folder():
         seal()
+
+
+@app.command()
+def autoencoder(
+    data: Annotated[
+        str, typer.Option(help="ROOT of ROOT/{train,test}/VIDEO/FRAME.png, or `phantom`: rendered people.")
+    ],
+    preset: Annotated[str, typer.Option(help="paper-256, the published system; or miniature.")] = "paper-256",
+    out: Annotated[Path, typer.Option(help="The training's folder; the same command resumes it.")] = Path(
+        "checkpoints/autoencoder"
+    ),
+    networks: Annotated[
+        Optional[Path],
+        typer.Option(help="Folder of the frozen networks, as `models import` writes it; the bundled ones by default."),
+    ] = None,
+    steps: Annotated[Optional[int], typer.Option(help="Instead of the preset's number.")] = None,
+    videos: Annotated[Optional[int], typer.Option(help="Videos a step, over all processes.")] = None,
+    frames: Annotated[Optional[int], typer.Option(help="Frames of each video a step.")] = None,
+    lr: Annotated[Optional[float], typer.Option(help="Learning rate, instead of the preset's.")] = None,
+    accumulate: Annotated[Optional[int], typer.Option(help="Batches whose gradients make a step.")] = None,
+    precision: Annotated[Optional[str], typer.Option(help="no, bf16 or fp16.")] = None,
+    seed: Annotated[Optional[int], typer.Option(help="Instead of the preset's.")] = None,
+    tracker: Annotated[
+        Optional[list[str]], typer.Option(help="Also log to tensorboard, wandb ...; repeat it for several.")
+    ] = None,
+    people: Annotated[int, typer.Option(help="How many people `--data phantom` renders.")] = 1000,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Leave GPUs alone.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes that render.")] = 2,
+) -> None:
+    """Train the diffusion video autoencoder; under `accelerate launch` on many GPUs. The same command resumes."""
+    from dataclasses import replace
+
+    import torch
+
+    from countervid.autoencoder.faces import load_networks
+    from countervid.models import available, bundled
+    from countervid.training.autoencoder import PRESETS, FolderSource, PhantomSource, Source, train
+    from countervid.training.videos import VideoFolders
+
+    if preset not in PRESETS:
+        raise ConfigError(f"There is no preset `{preset}`. There are: {', '.join(PRESETS)}.")
+    roles = ("identity", "vae", "landmarks", "parser")
+    if networks is None:
+        folders = {role: bundled(role) for role in roles if role in available()}
+    elif networks.is_dir():
+        folders = {role: networks / role for role in roles if (networks / role).is_dir()}
+    else:
+        raise ConfigError(f"`--networks {networks}` is not a folder. `countervid models import` writes one.")
+    device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
+    seen = load_networks(folders, device)
+    config = PRESETS[preset](seen)
+    given: dict[str, Any] = {
+        "steps": steps, "videos": videos, "frames": frames, "lr": lr, "accumulate": accumulate, "precision": precision,
+        "seed": seed,
+    }  # fmt: skip
+    config = replace(config, **{name: value for name, value in given.items() if value is not None})
+    if config.model.unet.in_channels != seen.codec.channels or config.model.unet.size * seen.codec.factor != seen.size:
+        raise ConfigError(
+            f"The preset {preset} does not fit the frozen networks in {folders['identity'].parent}: they see "
+            f"{seen.size} px and give {seen.codec.channels} channels. Use "
+            + ("--preset miniature, or --networks with imported ones." if networks is None else "another preset.")
+        )
+    sources: list[Source] = []
+    for split in ("train", "test"):
+        if data == "phantom":
+            rendered = "train" if split == "train" else "validation"
+            count = people if split == "train" else None
+            sources.append(PhantomSource(_people(rendered, out.parent / "data", count, workers)))
+            continue
+        with progress(f"looking at {split}") as advance:
+            found = VideoFolders.scan(Path(data), split, least=config.frames, check=advance)
+        if found.skipped:
+            console().print(f"{split}: left out {len(found.skipped)}, such as {found.skipped[0]}", style="yellow")
+        sources.append(FolderSource(found, seen.size, config.seed))
+    with progress("training") as advance:
+
+        def report(step: int, means: Mapping[str, float]) -> None:
+            advance(step, config.steps)
+
+        figures = train(
+            sources[0], sources[1], seen, out, config, keep=folders, trackers=tuple(tracker or ()), cpu=cpu,
+            report=report, note=console().log,
+        )  # fmt: skip
+    for name, value in figures.items():
+        console().print(f"{name.replace('_', ' ')}: {value:.4f}")
+    console().print(f"Use it: countervid edit CLIP --do age=old --model {out}", soft_wrap=True)
 
 
 def _people(split: str, data: Path, count: int | None, workers: int) -> PhantomFrames:

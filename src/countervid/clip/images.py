@@ -51,7 +51,7 @@ class FolderSource:
             raise ClipError(f"`{folder}` cannot be listed: {error.strerror}.") from error
         if not files:
             raise ClipError(f"`{folder}` holds no pictures. Give a folder of PNG, JPEG or WebP files, or a video file.")
-        return FolderSource.probe_files(sorted(files, key=_natural), fps, folder)
+        return FolderSource.probe_files(sorted(files, key=natural_key), fps, folder)
 
     @staticmethod
     def probe_files(files: Sequence[Path], fps: float | None, folder: Path | None = None) -> FolderSource:
@@ -114,7 +114,7 @@ def _read_sidecar(path: Path, count: int) -> tuple[list[int], Fraction, Fraction
     return stamps, time_base, rate, metadata
 
 
-def _natural(path: Path) -> tuple[object, ...]:
+def natural_key(path: Path) -> tuple[object, ...]:
     """Sort key that puts `frame2` before `frame10`."""
     parts = re.split(r"(\d+)", path.stem.lower())
     return (*((0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts), path.name)

@@ -29,6 +29,7 @@ from countervid.autoencoder.directions import along, move
 from countervid.autoencoder.faces import load_networks
 from countervid.autoencoder.model import DiffusionAutoencoder
 from countervid.clip import Clip
+from countervid.diffusion.samplers import sampler
 from countervid.editors.base import Attributes, Prepared, Report, Seen, Target, default_cache, register_editor
 from countervid.editors.store import Store, Tensors
 from countervid.errors import ConfigError, FaceError, InterventionError, ModelError
@@ -45,6 +46,7 @@ _CELL = 8  # px: changes are judged by their mean over so much of a crop, a cell
 @dataclass(frozen=True, kw_only=True)
 class DVAConfig:
     steps: int = 20  # evaluations each way; the identity's effect is settled by then (docs/editing.md)
+    sampler: str = "ddim"  # how the chains are walked, see `diffusion/samplers.py`
     face: int = 0  # which one, counted from the largest
     part: Part = "head"  # what may change; `face` leaves hair and hats alone
     paste: Mode = "adaptive"  # how the difference meets the source's detail, see `face/paste.py`
@@ -60,6 +62,7 @@ class DVAConfig:
             raise ConfigError(f"`paste` must be one of {', '.join(MODES)}, got `{self.paste}`.")
         if self.part not in ("head", "face"):
             raise ConfigError(f"`part` must be head or face, got `{self.part}`.")
+        sampler(self.sampler)
         if not 2 <= self.steps <= 1000:
             raise ConfigError(f"`steps` must lie in 2..1000, got {self.steps}.")
         for name in ("batch", "window"):
@@ -144,7 +147,13 @@ class DVA:
         origin = {
             "format": FORMAT,
             "clip": clip.digest(),
-            "settings": {"steps": config.steps, "face": config.face, "window": config.window, "batch": config.batch},
+            "settings": {
+                "steps": config.steps,
+                "sampler": config.sampler,
+                "face": config.face,
+                "window": config.window,
+                "batch": config.batch,
+            },
             "weights": self.weights(),
             "faces": [self.pipeline.detector.name, self.pipeline.landmarker.name, self.pipeline.parser.name],
         }
@@ -262,7 +271,7 @@ class DVA:
 
     def _invert(self, identity: Tensor, starts: list[int], store: Store, report: Report | None) -> float:
         """Noise codes of every window, and what they are drawn into again. Returns the mean PSNR of that, in dB."""
-        steps, shown = self.config.steps, _shown(report, "inverting")
+        config, shown = self.config, _shown(report, "inverting")
         squared = count = 0.0
         for done, start in enumerate(starts, start=1):
             looks = _load(store, "looks", start)
@@ -270,7 +279,9 @@ class DVA:
 
             def compute(latents: Tensor = latents, pose: Tensor = pose) -> Tensors:
                 def encode(x: Tensor, p: Tensor) -> Tensor:
-                    return self.autoencoder.encode(x, identity.to(x), p, steps=steps, batch=len(x))
+                    return self.autoencoder.encode(
+                        x, identity.to(x), p, steps=config.steps, sampler=config.sampler, batch=len(x)
+                    )
 
                 noise = self._batched(encode, latents, pose)
                 return {"noise": noise, "again": self.draw(noise, pose, identity)}
@@ -286,8 +297,10 @@ class DVA:
     def draw(self, noise: Tensor, pose: Tensor, identity: Tensor) -> Tensor:
         """Latents `(F, c, h, w)` that noise codes are drawn into, for poses `(F, 102)` and one identity `(D,)`."""
 
+        steps, way = self.config.steps, self.config.sampler
+
         def decode(x: Tensor, p: Tensor) -> Tensor:
-            return self.autoencoder.decode(x, identity.to(x), p, steps=self.config.steps, batch=len(x))
+            return self.autoencoder.decode(x, identity.to(x), p, steps=steps, sampler=way, batch=len(x))
 
         return self._batched(decode, noise, pose)
 

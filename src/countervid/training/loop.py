@@ -114,7 +114,7 @@ def fit(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         step += 1
-        _average(average, model, min(config.ema, (1 + step) / (10 + step)))
+        average_into(average, model, min(config.ema, (1 + step) / (10 + step)))
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + float(value.detach())
         counted += 1
@@ -127,29 +127,31 @@ def fit(
                 report(step, means)
             sums, counted, began = {}, 0, time.monotonic()
         if time.monotonic() - saved > config.save_every or step == config.steps:
-            _save(state_path, model, average, optimizer, step)
+            state = {
+                "model": model.state_dict(),
+                "average": average.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "step": step,
+            }
+            save_whole(state_path, state)
             saved = time.monotonic()
     return average.cpu().eval()
 
 
 @torch.no_grad()
-def _average(average: nn.Module, model: nn.Module, decay: float) -> None:
+def average_into(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move `average` towards `model`, tensor by tensor, by the share `1 - decay`."""
     pairs = [(a, m) for a, m in zip(average.parameters(), model.parameters(), strict=True)]
     torch._foreach_lerp_([a for a, _ in pairs], [m for _, m in pairs], 1 - decay)
     for a, m in zip(average.buffers(), model.buffers(), strict=True):  # batch statistics are averages already
         a.copy_(m)
 
 
-def _save(path: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+def save_whole(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a state that training resumes from, whole or not at all."""
     temporary = path.with_suffix(f".{os.getpid()}")
-    state: dict[str, Any] = {
-        "model": model.state_dict(),
-        "average": average.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "step": step,
-    }
     try:
-        torch.save(state, temporary)
+        torch.save(dict(state), temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -176,5 +176,5 @@ AGAIN = replace(
     STAGE,
     name="recouple",
     after=("dva", "couple"),
-    loop=LoopConfig(steps=4400, lr=8e-4, warmup=100, decay_from=0.3, seed=1),
+    loop=LoopConfig(steps=4800, lr=8e-4, warmup=100, decay_from=0.3, seed=1),
 )
