@@ -1,0 +1,176 @@
+"""Raw videos into training data: aligned crops of one face a video, in `ROOT/{train,test}/<video>/<frame>.png`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from countervid.clip import Clip
+from countervid.errors import ClipError, ConfigError, FaceError
+from countervid.face import align
+from countervid.face.align import FFHQ, Framing
+from countervid.face.pipeline import FaceConfig, FacePipeline
+from countervid.models.folder import write_whole
+
+Person = Literal["video", "folder"]
+Report = Callable[[str, int, int], None]  # what is being done, done, in all
+
+RECORD = "align.json"
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignConfig:
+    """What becomes a training frame."""
+
+    size: int = 256  # side of a crop, pixels
+    framing: Framing = FFHQ
+    every: int = 1  # of so many frames one is kept
+    least_side: int = 128  # pixels of the face's square in its frame; smaller ones would only be enlarged
+    least_sharpness: float = 15.0  # variance of the Laplacian of a crop's grey levels, 0..255; below it is a blur
+    least_frames: int = 8  # of a video; with fewer it is left out
+    test_share: float = 0.05  # of the people
+    person: Person = "video"  # who is who: every video a person of its own, or every folder of videos
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.test_share < 1:
+            raise ConfigError(f"The test share lies in [0, 1), got {self.test_share:g}.")
+        if self.person not in ("video", "folder"):
+            raise ConfigError(f'A person is a "video" or a "folder" of them, got "{self.person}".')
+        for name in ("size", "every", "least_frames"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """What became of one video."""
+
+    video: str
+    split: str  # "train", "test", or "" where it was left out
+    kept: int  # frames
+    skipped: dict[str, int]  # reason -> frames
+    reason: str = ""  # why it was left out
+
+
+def find_videos(paths: Sequence[Path]) -> list[Path]:
+    """Video files among `paths` and in their folders, sorted.
+
+    Raises:
+        ConfigError: There are none.
+    """
+    found = []
+    for path in paths:
+        if path.is_dir():
+            found += [p for p in path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES]
+        elif path.exists():
+            found.append(path)
+        else:
+            raise ConfigError(f"There is no `{path}`.")
+    if not found:
+        raise ConfigError(f"No videos in {', '.join(map(str, paths))}. Known are {', '.join(VIDEO_SUFFIXES)}.")
+    return sorted(set(found))
+
+
+def align_videos(
+    videos: Sequence[Path],
+    out: Path,
+    config: AlignConfig | None = None,
+    *,
+    pipeline: FacePipeline | None = None,
+    report: Report | None = None,
+) -> list[Aligned]:
+    """Align the largest face of every video into `out`; videos that are done are not done again.
+
+    Args:
+        videos: Files; their names become folders, so two of one name get their folders' names too.
+        out: The data set. `align.json` says what became of every video and frame.
+        config: What is kept.
+        pipeline: Finds the face; the bundled one, framed as `config` says, if None.
+        report: Called with the video's name and (videos done, all).
+    """
+    config = config or AlignConfig()
+    finder = pipeline or FacePipeline(config=FaceConfig(framing=config.framing))
+    record = out / RECORD
+    known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    if known and known["config"] != asdict(config):
+        raise ConfigError(f"`{out}` was aligned with other settings. Use those, or another folder.")
+    done: dict[str, Aligned] = {entry["video"]: Aligned(**entry) for entry in known.get("videos", [])}
+    for number, video in enumerate(videos):
+        if report is not None:
+            report(video.name, number, len(videos))
+        if str(video) not in done:
+            done[str(video)] = _align_one(video, out, config, finder)
+            entries = {"config": asdict(config), "videos": [asdict(entry) for entry in done.values()]}
+            write_whole(record, json.dumps(entries, indent=1) + "\n")
+    if report is not None:
+        report("done", len(videos), len(videos))
+    return [done[str(video)] for video in videos]
+
+
+def _align_one(video: Path, out: Path, config: AlignConfig, pipeline: FacePipeline) -> Aligned:
+    skipped: dict[str, int] = {}
+    name = f"{video.parent.name}-{video.stem}"
+    partial = out / f".{name}.{os.getpid()}"
+    try:
+        clip = Clip.read(video)
+        track = pipeline.analyze(clip)
+    except (ClipError, FaceError) as error:
+        return Aligned(str(video), "", 0, skipped, str(error))
+    kept = 0
+
+    def skip(reason: str, frames: int = 1) -> None:
+        if frames:
+            skipped[reason] = skipped.get(reason, 0) + frames
+
+    skip("no face", int((~track.present).sum()))
+    sides = align.side(track.quads)
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        for crops in pipeline.crops(clip, track, config.size):
+            for row, index in enumerate(crops.index.tolist()):
+                pixels = crops.frames[row].numpy()
+                if index % config.every:
+                    continue
+                if sides[index] < config.least_side:
+                    skip("face too small")
+                elif _outside(track.quads[index], clip.height, clip.width) > 0.25:
+                    skip("face leaves the frame")
+                elif cv2.Laplacian(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.CV_64F).var() < config.least_sharpness:
+                    skip("blurred")
+                else:
+                    Image.fromarray(np.ascontiguousarray(pixels)).save(partial / f"{index:07d}.png")
+                    kept += 1
+        if kept < config.least_frames:
+            return Aligned(str(video), "", kept, skipped, f"{kept} usable frames, {config.least_frames} are needed")
+        split = _split(str(video.parent) if config.person == "folder" else str(video), config.test_share)
+        target = out / split / name
+        shutil.rmtree(target, ignore_errors=True)  # of a run that was stopped before it was recorded
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(partial, target)
+        return Aligned(str(video), split, kept, skipped)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _split(person: str, share: float) -> str:
+    """`test` for a share of the people, by their name alone: more videos later move nobody."""
+    place = int.from_bytes(hashlib.sha256(person.encode()).digest()[:4], "big") / 2**32
+    return "test" if place < share else "train"
+
+
+def _outside(quad: np.ndarray[tuple[int, ...], np.dtype[np.float64]], height: int, width: int) -> float:
+    """About how much of a square lies outside the frame, 0..1, by its bounding box."""
+    low, high = quad.min(0), quad.max(0)
+    inside = np.clip(np.minimum(high, (width, height)) - np.maximum(low, 0), 0, None)
+    return float(1 - inside.prod() / max((high - low).prod(), 1e-9))
