@@ -35,6 +35,14 @@ class LatentStatistics:
         self.mean = torch.zeros(channels, dtype=torch.float64)
         self._products = torch.zeros(channels, channels, dtype=torch.float64)  # sum of (z - mean)(z - mean)^T
 
+    @classmethod
+    def of(cls, mean: Tensor, covariance: Tensor, count: int) -> LatentStatistics:
+        """Statistics that were known before: `(D,)`, `(D, D)`, of so many vectors."""
+        statistics = cls(len(mean))
+        statistics.mean, statistics.count = mean.double(), count
+        statistics._products = covariance.double() * (count - 1)
+        return statistics
+
     def update(self, z: Tensor) -> None:
         """Take in vectors `(n, D)`."""
         if len(z) == 0:

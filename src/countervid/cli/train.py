@@ -12,9 +12,16 @@ from countervid.cli.common import console, progress
 from countervid.errors import ConfigError
 
 if TYPE_CHECKING:
+    from countervid.autoencoder.faces import FaceNetworks
     from countervid.phantom.dataset import PhantomFrames
 
 app = typer.Typer(no_args_is_help=True)
+
+NetworksOption = Annotated[
+    Optional[Path],
+    typer.Option(help="Folder of the frozen networks, as `models import` writes it; the bundled ones by default."),
+]
+CpuOption = Annotated[bool, typer.Option("--cpu", help="Leave GPUs alone.")]
 
 PEOPLE = {"train": 3000, "validation": 160, "examiner": 2500}  # rendered when a data folder is empty
 
@@ -107,10 +114,7 @@ def autoencoder(
     out: Annotated[Path, typer.Option(help="The training's folder; the same command resumes it.")] = Path(
         "checkpoints/autoencoder"
     ),
-    networks: Annotated[
-        Optional[Path],
-        typer.Option(help="Folder of the frozen networks, as `models import` writes it; the bundled ones by default."),
-    ] = None,
+    networks: NetworksOption = None,
     steps: Annotated[Optional[int], typer.Option(help="Instead of the preset's number.")] = None,
     videos: Annotated[Optional[int], typer.Option(help="Videos a step, over all processes.")] = None,
     frames: Annotated[Optional[int], typer.Option(help="Frames of each video a step.")] = None,
@@ -122,30 +126,18 @@ def autoencoder(
         Optional[list[str]], typer.Option(help="Also log to tensorboard, wandb ...; repeat it for several.")
     ] = None,
     people: Annotated[int, typer.Option(help="How many people `--data phantom` renders.")] = 1000,
-    cpu: Annotated[bool, typer.Option("--cpu", help="Leave GPUs alone.")] = False,
+    cpu: CpuOption = False,
     workers: Annotated[int, typer.Option(help="Processes that render.")] = 2,
 ) -> None:
     """Train the diffusion video autoencoder; under `accelerate launch` on many GPUs. The same command resumes."""
     from dataclasses import replace
 
-    import torch
-
-    from countervid.autoencoder.faces import load_networks
-    from countervid.models import available, bundled
     from countervid.training.autoencoder import PRESETS, FolderSource, PhantomSource, Source, train
     from countervid.training.videos import VideoFolders
 
     if preset not in PRESETS:
         raise ConfigError(f"There is no preset `{preset}`. There are: {', '.join(PRESETS)}.")
-    roles = ("identity", "vae", "landmarks", "parser")
-    if networks is None:
-        folders = {role: bundled(role) for role in roles if role in available()}
-    elif networks.is_dir():
-        folders = {role: networks / role for role in roles if (networks / role).is_dir()}
-    else:
-        raise ConfigError(f"`--networks {networks}` is not a folder. `countervid models import` writes one.")
-    device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
-    seen = load_networks(folders, device)
+    seen, folders = _networks(networks, cpu)
     config = PRESETS[preset](seen)
     given: dict[str, Any] = {
         "steps": steps, "videos": videos, "frames": frames, "lr": lr, "accumulate": accumulate, "precision": precision,
@@ -182,6 +174,72 @@ def autoencoder(
     for name, value in figures.items():
         console().print(f"{name.replace('_', ' ')}: {value:.4f}")
     console().print(f"Use it: countervid edit CLIP --do age=old --model {out}", soft_wrap=True)
+
+
+@app.command()
+def statistics(
+    data: Annotated[Path, typer.Option(help="ROOT of ROOT/{train,test}/VIDEO/FRAME.png.")],
+    networks: NetworksOption = None,
+    split: Annotated[str, typer.Option(help="train or test.")] = "test",
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("checkpoints/statistics.safetensors"),
+    cpu: CpuOption = False,
+) -> None:
+    """Mean and spread of all frames' identity vectors, which normalise those that the classifier reads."""
+    import torch
+
+    from countervid.training.classifier import frames_of, save_statistics, statistics_of, vectors_of
+
+    seen, _ = _networks(networks, cpu)
+    files = frames_of(data, split)
+    device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
+    with progress("looking") as advance:
+        vectors = vectors_of(files, seen, device, advance)
+    save_statistics(statistics_of(iter(vectors.split(4096)), vectors.shape[1]), out)
+    console().print(
+        f"Statistics of {len(vectors):,} vectors ({len(files):,} frames, mirrored too) in {out}", soft_wrap=True
+    )
+
+
+@app.command()
+def classifier(
+    data: Annotated[Path, typer.Option(help="CelebA-HQ: the folder of CelebAMask-HQ-attribute-anno.txt.")],
+    model: Annotated[Path, typer.Option(help="The autoencoder's folder: the classifier goes to MODEL/dva/classifier.")],
+    networks: NetworksOption = None,
+    statistics: Annotated[Optional[Path], typer.Option(help="Of `train statistics`; else of these pictures.")] = None,
+    cpu: CpuOption = False,
+) -> None:
+    """Learn to read the forty attributes of CelebA from identity vectors: what `edit --attribute` moves along."""
+    import torch
+
+    from countervid.training.classifier import load_statistics, train_celeba
+
+    seen, _ = _networks(networks if networks is not None else model, cpu)
+    device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
+    known = None if statistics is None else load_statistics(statistics)
+    with progress("looking") as advance:
+        learnt, figures = train_celeba(data, seen, device, statistics=known, progress=advance)
+    learnt.save_pretrained(model / "dva" / "classifier")
+    for name, right in figures.items():
+        console().print(f"{name}: {right:.1f} % right on pictures it did not learn from")
+    console().print(f"{len(learnt.variables)} attributes in {model / 'dva' / 'classifier'}", soft_wrap=True)
+
+
+def _networks(folder: Path | None, cpu: bool) -> tuple[FaceNetworks, dict[str, Path]]:
+    """The frozen networks of a folder, or the bundled ones, and their folders by role."""
+    import torch
+
+    from countervid.autoencoder.faces import load_networks
+    from countervid.models import available, bundled
+
+    roles = ("identity", "vae", "landmarks", "parser")
+    if folder is None:
+        folders = {role: bundled(role) for role in roles if role in available()}
+    elif folder.is_dir():
+        folders = {role: folder / role for role in roles if (folder / role).is_dir()}
+    else:
+        raise ConfigError(f"`{folder}` is not a folder of networks. `countervid models import` writes one.")
+    device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
+    return load_networks(folders, device), folders
 
 
 def _people(split: str, data: Path, count: int | None, workers: int) -> PhantomFrames:

@@ -1,0 +1,145 @@
+"""Statistics of identity vectors, and the linear classifier that attribute edits come from, on anybody's pictures.
+
+The published training runs Adam through the whole encoder over ten passes of CelebA-HQ. The encoder does not learn: so
+every picture is looked at once (and once mirrored), its vector kept, and the convex problem solved in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from countervid.autoencoder import celeba
+from countervid.autoencoder.classifier import AttributeClassifier, LatentStatistics, fit
+from countervid.autoencoder.faces import FaceNetworks
+from countervid.errors import ConfigError, ModelError
+from countervid.training.videos import VideoFolders, read_frame
+
+Progress = Callable[[int, int], None]
+
+ANNOTATIONS = "CelebAMask-HQ-attribute-anno.txt"
+PICTURES = "CelebA-HQ-img"
+_BATCH = 32
+
+
+def read_celeba(root: Path) -> tuple[list[Path], Tensor]:
+    """CelebA-HQ as it is distributed: pictures, and which of the forty attributes each shows.
+
+    Args:
+        root: Holds `CelebAMask-HQ-attribute-anno.txt` and the folder `CelebA-HQ-img`.
+
+    Returns:
+        Files, and labels int64 `(n, 40)`, 1 where the attribute is there. Pictures that are not there are left out.
+
+    Raises:
+        ConfigError: The annotations are missing or of another kind, or there are no pictures.
+    """
+    path = root / ANNOTATIONS
+    if not path.is_file():
+        raise ConfigError(f"`{root}` is not CelebA-HQ: it has no `{ANNOTATIONS}`. Give the folder that holds it.")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    names = tuple(lines[1].split()) if len(lines) > 1 else ()
+    if names != celeba.ATTRIBUTES:
+        raise ConfigError(f"`{path}` does not list the forty attributes of CelebA in its second line.")
+    files, labels = [], []
+    for number, line in enumerate(lines[2:], start=3):
+        name, *values = line.split()
+        if len(values) != len(names) or not set(values) <= {"1", "-1"}:
+            raise ConfigError(f"`{path}`, line {number}: not a file name and forty times 1 or -1.")
+        picture = root / PICTURES / name
+        if picture.exists():
+            files.append(picture)
+            labels.append([value == "1" for value in values])
+    if not files:
+        raise ConfigError(f"`{root / PICTURES}` holds none of the pictures that `{path.name}` names.")
+    return files, torch.tensor(labels).long()
+
+
+@torch.no_grad()
+def vectors_of(
+    files: Sequence[Path], networks: FaceNetworks, device: torch.device, progress: Progress | None = None
+) -> Tensor:
+    """Identity vectors of pictures and of their mirror images, `(2 n, D)`, pair by pair."""
+    found = []
+    for start in range(0, len(files), _BATCH):
+        part = files[start : start + _BATCH]
+        pictures = torch.stack([read_frame(path, flip, networks.size) for path in part for flip in (False, True)])
+        found.append(networks.identity(pictures.to(device)).cpu())
+        if progress is not None:
+            progress(start + len(part), len(files))
+    return torch.cat(found)
+
+
+def statistics_of(batches: Iterator[Tensor], channels: int) -> LatentStatistics:
+    """Statistics of vectors `(n, D)` that come in batches."""
+    statistics = LatentStatistics(channels)
+    for batch in batches:
+        statistics.update(batch)
+    return statistics
+
+
+def frames_of(root: Path, split: str = "test") -> list[Path]:
+    """All frames of a split, for statistics.
+
+    Raises:
+        ConfigError: There is no such split.
+    """
+    return [path for video in VideoFolders.scan(root, split, least=1).videos for path in video]
+
+
+def save_statistics(statistics: LatentStatistics, path: Path) -> None:
+    """Write mean, spread, covariance and count as safetensors, float64, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    tensors = {"mean": statistics.mean, "covariance": statistics.covariance, "count": torch.tensor(statistics.count)}
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
+    partial.replace(path)
+
+
+def load_statistics(path: Path) -> LatentStatistics:
+    """What `save_statistics` wrote.
+
+    Raises:
+        ModelError: It is something else.
+    """
+    try:
+        tensors = load_file(path)
+        return LatentStatistics.of(tensors["mean"], tensors["covariance"], int(tensors["count"]))
+    except (OSError, SafetensorError, KeyError) as error:
+        raise ModelError(
+            f"`{path}` holds no latent statistics ({error}). Make them: `countervid train statistics`."
+        ) from None
+
+
+def train_celeba(
+    root: Path,
+    networks: FaceNetworks,
+    device: torch.device,
+    *,
+    statistics: LatentStatistics | None = None,
+    progress: Progress | None = None,
+) -> tuple[AttributeClassifier, dict[str, float]]:
+    """A classifier of CelebA's attributes, and its accuracy on every tenth picture, which it did not learn from.
+
+    Attributes that all or none of the pictures show are left out, for there is nothing to learn.
+    """
+    files, labels = read_celeba(root)
+    vectors = vectors_of(files, networks, device, progress)
+    double = labels.repeat_interleave(2, dim=0)
+    held = torch.arange(len(files)).repeat_interleave(2) % 10 == 9
+    learnt = double[~held]
+    usable = [column for column in range(learnt.shape[1]) if 0 < int(learnt[:, column].sum()) < len(learnt)]
+    if not usable:
+        raise ConfigError(f"{len(files)} pictures of `{root}` do not differ in any attribute. Give more of them.")
+    variables = {celeba.ATTRIBUTES[column]: celeba.VALUES for column in usable}
+    model = fit(variables, vectors[~held], learnt[:, usable], statistics=statistics)
+    figures: dict[str, float] = {}
+    if held.any():
+        right = ((model(vectors[held]) > 0).long() == double[held][:, usable]).float().mean(0)
+        figures = dict(zip(variables, (100 * right).tolist(), strict=True))
+    return model, figures
