@@ -1,5 +1,6 @@
 """The miniature's networks at a toy size with random weights: real classes, real folders, no skill."""
 
+import json
 from pathlib import Path
 
 import cv2
@@ -60,3 +61,27 @@ def astronaut_frames(frames: int = 12, size: int = 160) -> torch.Tensor:
         shift = np.array([[scale, 0, scale * (-95 + 6 * np.sin(index / 6))], [0, scale, scale * 4 * np.cos(index / 7)]])
         out[index] = cv2.warpAffine(picture, shift, (size, size), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT)
     return torch.from_numpy(out)
+
+
+def save_tiny_clip(folder: Path) -> Path:
+    """A CLIP of `transformers`' class with random weights; it spells words letter by letter and reads 40 of them."""
+    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    letters = "abcdefghijklmnopqrstuvwxyz-."
+    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt")).save_pretrained(folder)
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ends = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = CLIPConfig(
+            text_config={**size, **ends, "vocab_size": len(words), "max_position_embeddings": 40},
+            vision_config={**size, "image_size": 32, "patch_size": 8},
+            projection_dim=12,
+        )
+        CLIPModel(config).save_pretrained(folder)
+    return folder

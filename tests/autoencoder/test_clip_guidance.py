@@ -7,7 +7,6 @@ from torch import Tensor
 from countervid.autoencoder.clip_guidance import (
     TEMPLATES,
     TextGuidance,
-    clip_input,
     directional_loss,
     optimise,
     text_direction,
@@ -17,6 +16,7 @@ from countervid.autoencoder.config import AutoencoderConfig
 from countervid.autoencoder.directions import published_edit
 from countervid.autoencoder.encoders import FaceEncoders
 from countervid.autoencoder.model import DiffusionAutoencoder
+from countervid.embeddings.contrastive import clip_input
 from countervid.errors import ConfigError
 from countervid.face import align, reference
 from goldens_rule import fill, gauss, golden, published, uni

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from countervid.cli.main import app
 from countervid.clip import Clip
 from countervid.editors import load_editor
-from tiny_models import astronaut_frames, save_tiny_models
+from tiny_models import astronaut_frames, save_tiny_clip, save_tiny_models
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +69,15 @@ def test_an_attribute_of_the_classifier_is_edited_without_a_graph(call, talk, fo
     assert target["guide"] == {"attribute": "beard", "scale": 0.5, "value": "", "normalise": True}
     other = call("edit", talk, "--attribute", "beard", "--scale", -0.5, "--no-normalize", "--steps", 3, "--out", "run")
     assert other.exit_code == 2 and "run" in other.output
+
+
+def test_a_text_is_edited_without_a_graph(call, talk, folder, tmp_path_factory):
+    clip = save_tiny_clip(tmp_path_factory.mktemp("clip"))
+    options = ("--target-text", "old face", "--clip", clip, "--text", "iterations=2", "--text", 'templates=["a {}"]')
+    result = call("edit", talk, *options, "--steps", 3, "--out", "run")
+    assert result.exit_code == 0, (result.output, result.exception)
+    target = json.loads(Path("run/target.json").read_text())
+    assert target["guide"]["target_text"] == "old face" and target["guide"]["iterations"] == 2
 
 
 def test_edit_refuses_to_mix_runs(call, talk, folder):
@@ -129,6 +138,11 @@ def one_line(result):
         ((), "No intervention"),
         (("--do", "age=old", "--attribute", "beard", "--scale", "1"), "Give one of them"),
         (("--attribute", "beard"), "--scale"),
+        (("--attribute", "beard", "--target-text", "old face"), "Give one of them"),
+        (("--target-text", "face"), "nowhere to go"),
+        (("--target-text", "old face", "--text", "iteration=3"), "iterations"),
+        (("--do", "age=old", "--text", "iterations=3"), "--target-text"),
+        (("--target-text", "old face", "--clip", "nowhere"), "no CLIP"),
         (("--attribute", "beard", "--scale", "0"), "--scale"),
         (("--do", "age=old", "--scale", "1"), "--attribute"),
         (("--attribute", "baerd", "--scale", "1"), "Did you mean `beard`"),

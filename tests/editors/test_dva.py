@@ -1,14 +1,17 @@
 """The DVA editor on toy weights: what must hold whatever the weights have learnt."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from countervid.autoencoder.clip_guidance import TextGuidance
 from countervid.clip import Clip
 from countervid.editors import Target, load_editor
 from countervid.editors.dva import DVA, significance
 from countervid.errors import ConfigError, FaceError, InterventionError, ModelError
-from tiny_models import astronaut_frames
+from tiny_models import astronaut_frames, save_tiny_clip
 
 FACTUAL = {"age": "young", "gender": "woman", "beard": "no", "bald": "no", "hair_colour": "brown"}
 OLD = {**FACTUAL, "age": "old", "hair_colour": "grey"}
@@ -47,7 +50,7 @@ def test_strength_zero_is_the_source_bit_for_bit(prepared, tiny_clip):
 def test_an_identity_that_does_not_move_leaves_every_pixel(prepared, tiny_clip, monkeypatch):
     """The whole path runs, and what the autoencoder cannot draw cancels."""
     editor, ready = prepared
-    monkeypatch.setattr(DVA, "moved", lambda self, prepared, target: prepared.payload)
+    monkeypatch.setattr(DVA, "moved", lambda self, prepared, target, report: prepared.payload)
     assert torch.equal(editor.edit(ready, target()).frames, tiny_clip.frames)
 
 
@@ -204,3 +207,26 @@ def test_settings_are_checked(tiny_models, tmp_path):
         load_editor("dav")
     with pytest.raises(ModelError, match="lacks identity, dva"):
         load_editor("dva", tmp_path)
+
+
+def test_a_text_moves_the_identity_the_way_it_says(make, tiny_clip, tmp_path, monkeypatch):
+    guidance = TextGuidance(
+        target_text="old face", source_text="face", iterations=30, learning_rate=0.02, identity_weight=0.1,
+        l1_weight=0.1, templates=("a {}", "the {}"),
+    )  # fmt: skip
+    asked = Target(
+        factual={"text": "face"}, do={"text": "old face"}, counterfactual={"text": "old face"}, guide=guidance
+    )
+    editor = make(text_model=str(save_tiny_clip(tmp_path / "clip")))
+    ready = editor.prepare(tiny_clip, FACTUAL)
+    reports = []
+    edited = editor.edit(ready, asked, report=lambda what, done, total: reports.append((what, done, total)))
+    assert reports[-1][0] == "following the text" and reports[-1][2] == 30
+    assert not torch.equal(edited.frames, tiny_clip.frames)
+    (table,) = ready.store.folder.rglob("losses.csv")
+    totals = [float(line.split(",")[1]) for line in table.read_text().splitlines()[1:]]
+    assert min(totals) < totals[0] and (table.parent / "preview.png").stat().st_size > 1000
+    monkeypatch.setattr("countervid.editors.dva.optimise", None)  # what was found is kept
+    assert torch.equal(editor.edit(ready, asked).frames, edited.frames)
+    with pytest.raises(ModelError, match="is no CLIP"):
+        make(text_model=str(tmp_path / "nothing")).moved(ready, replace(asked, guide=replace(guidance, scale=2.0)))

@@ -108,9 +108,6 @@ TEMPLATES = tuple(
 )
 """CLIP's prompts for ImageNet but "a photo of many {}.": one sentence says less than the mean of many."""
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-
 
 class ImageTextModel(Protocol):
     """Pictures and sentences in one space."""
@@ -130,6 +127,7 @@ class TextGuidance:
 
     source_text: str = "face"
     target_text: str
+    scale: float = 1.0  # how far the clip is moved along what was found
     learning_rate: float = 0.002
     iterations: int = 2000
     clip_weight: float = 3.0
@@ -157,6 +155,10 @@ class TextGuidance:
         if min(self.clip_weight, self.identity_weight, self.l1_weight) < 0 or self.clip_weight == 0:
             raise ConfigError("The weights of the losses are 0 or more, and that of CLIP is above 0.")
 
+    def said(self) -> tuple[str, str, str]:
+        """What is edited, as it was, and as it is to be: in words, for those who read of it."""
+        return "text", self.source_text, self.target_text
+
 
 @dataclass(frozen=True)
 class Iteration:
@@ -180,19 +182,6 @@ class Iteration:
     gradient: Tensor
     pictures: Tensor
     best: Tensor
-
-
-def clip_input(x: Tensor, size: int = 224) -> Tensor:
-    """Pictures `(B, 3, H, W)` in [-1, 1] as CLIP takes them: bicubic, not antialiased, middle square, normalised."""
-    height, width = x.shape[2:]
-    scale = size / min(height, width)
-    shape = (round(height * scale), round(width * scale))
-    x = F.interpolate((x + 1) / 2, size=shape, mode="bicubic", align_corners=False)
-    top, left = (shape[0] - size) // 2, (shape[1] - size) // 2
-    x = x[:, :, top : top + size, left : left + size]
-    mean, std = (x.new_tensor(numbers)[:, None, None] for numbers in (CLIP_MEAN, CLIP_STD))
-    normal: Tensor = (x - mean) / std
-    return normal
 
 
 def text_direction(source: Tensor, target: Tensor) -> Tensor:

@@ -40,10 +40,9 @@ class Direction:
     value: str = ""
     normalise: bool = True
 
-    @property
-    def name(self) -> str:
-        """The attribute, and the value if there is one to name."""
-        return f"{self.attribute}={self.value}" if self.value else self.attribute
+    def said(self) -> tuple[str, str, str]:
+        """What is edited, as it was, and as it is to be: in words, for those who read of it."""
+        return f"{self.attribute}={self.value}" if self.value else self.attribute, "as it is", f"{self.scale:+g}"
 
 
 _SHRINKAGE = 1e-3  # of the covariance towards the identity: directions that the data hardly vary in stay expensive

@@ -14,8 +14,7 @@ from countervid.cli.common import DoOption, console
 from countervid.errors import ConfigError, InterventionError
 
 if TYPE_CHECKING:
-    from countervid.autoencoder.directions import Direction
-    from countervid.editors.base import Editor
+    from countervid.editors.base import Editor, Guide
     from countervid.runs.run import Result
 
 app = typer.Typer(no_args_is_help=True)
@@ -45,7 +44,13 @@ def edit(
             metavar="NAME[=VALUE]", help="Instead of --do: along one attribute of the classifier, as published."
         ),
     ] = None,
-    scale: Annotated[Optional[float], typer.Option(help="How far with --attribute, either sign: 0.25.")] = None,
+    target_text: Annotated[
+        Optional[str], typer.Option(help='Instead of --do: the way two texts lie apart, "face with beard".')
+    ] = None,
+    source_text: Annotated[str, typer.Option(help="What --target-text is compared with.")] = "face",
+    scale: Annotated[
+        Optional[float], typer.Option(help="How far with --attribute (either sign: 0.25) or --target-text (1).")
+    ] = None,
     normalize: Annotated[
         bool, typer.Option("--normalize/--no-normalize", help="With --attribute: in normalised space, as published.")
     ] = True,
@@ -59,6 +64,13 @@ def edit(
         Optional[list[str]], typer.Option("--amount", metavar="NAME=NUMBER", help="The same for one attribute.")
     ] = None,
     steps: Annotated[Optional[int], typer.Option(help="Evaluations each way, for editors that diffuse.")] = None,
+    clip_model: Annotated[
+        Optional[str], typer.Option("--clip", help="The CLIP of --target-text: a folder or a hub's name.")
+    ] = None,
+    text_options: Annotated[
+        Optional[list[str]],
+        typer.Option("--text", metavar="NAME=VALUE", help="Any setting of the text edit: --text iterations=500."),
+    ] = None,
     settings: Annotated[
         Optional[list[str]], typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of the editor.")
     ] = None,
@@ -80,17 +92,21 @@ def edit(
     from countervid.runs.folder import OtherRunError
     from countervid.runs.run import counterfactual
 
-    guide = _direction(attribute, scale, normalize)
+    guide = _guide(attribute, scale, normalize, source_text, target_text, text_options or [])
     stated: str | dict[str, str] | None = factual
     if guide is None:
         plan = CausalGraph.load(graph)
         asked = plan.interventions(do)
     elif do:
-        raise ConfigError("`--do` asks the causal graph, `--attribute` goes round it. Give one of them.")
+        raise ConfigError(
+            "`--do` asks the causal graph, `--attribute` and `--target-text` go round it. Give one of them."
+        )
     else:
-        before, after = "as it is", f"{guide.scale:+g}"
-        plan = CausalGraph.of_one(guide.name, (before, after))
-        stated, asked = {guide.name: before}, {guide.name: after}
+        name, before, after = guide.said()
+        plan = CausalGraph.of_one(name, (before, after))
+        stated, asked = {name: before}, {name: after}
+    if clip_model is not None:
+        settings = [*(settings or []), f"text_model={clip_model}"]
     amounts = _amounts(only or [])
     source = Clip.read(clip)
     true = None if truth is None else Clip.read(truth)
@@ -111,17 +127,46 @@ def edit(
     show(result)
 
 
-def _direction(attribute: str | None, scale: float | None, normalise: bool) -> Direction | None:
+def _guide(
+    attribute: str | None, scale: float | None, normalise: bool, source: str, target: str | None, options: list[str]
+) -> Guide | None:
+    """The way round the graph that the options describe, if any."""
+    from countervid.autoencoder.clip_guidance import TextGuidance
+    from countervid.autoencoder.directions import Direction
+    from countervid.editors.base import make_config
+
+    if attribute is not None and target is not None:
+        raise ConfigError("`--attribute` and `--target-text` are two ways to edit. Give one of them.")
+    if scale is not None and not math.isfinite(scale):
+        raise ConfigError(f"`--scale` must be a number, got {scale}.")
+    if target is not None:
+        values = {"source_text": source, "target_text": target, **_settings(options, "--text")}
+        guidance: TextGuidance = make_config(TextGuidance, values | ({} if scale is None else {"scale": scale}), "text")
+        return guidance
+    if options:
+        raise ConfigError("`--text` goes with `--target-text`. Give that too.")
     if attribute is None:
         if scale is not None or not normalise:
             raise ConfigError("`--scale` and `--no-normalize` go with `--attribute NAME`. Give that too.")
         return None
-    if scale is None or not math.isfinite(scale) or scale == 0:
+    if not scale:
         raise ConfigError("`--attribute` needs `--scale`: how far, a number of either sign, such as 0.25.")
-    from countervid.autoencoder.directions import Direction
-
     name, _, value = (part.strip() for part in attribute.partition("="))
     return Direction(attribute=name, value=value, scale=scale, normalise=normalise)
+
+
+def _settings(items: list[str], option: str) -> dict[str, object]:
+    """`name=value` items as settings; numbers and booleans are read as such."""
+    found: dict[str, object] = {}
+    for item in items:
+        key, equals, text = (part.strip() for part in item.partition("="))
+        if not (key and equals and text):
+            raise ConfigError(f"`{option} {item}` is not a setting. Write it as name=value.")
+        try:
+            found[key] = json.loads(text)
+        except ValueError:
+            found[key] = text
+    return found
 
 
 def make_editor(
@@ -139,14 +184,7 @@ def make_editor(
 
     given: dict[str, object] = {"steps": steps, "face": face, "device": device}
     chosen = {key: value for key, value in given.items() if value is not None}
-    for item in settings or []:
-        key, equals, text = (part.strip() for part in item.partition("="))
-        if not (key and equals and text):
-            raise ConfigError(f"`--set {item}` is not a setting. Write it as name=value, as in --set paste=residual.")
-        try:
-            chosen[key] = json.loads(text)  # numbers and booleans
-        except ValueError:
-            chosen[key] = text
+    chosen |= _settings(settings or [], "--set")
     return load_editor(name, model, cache=cache, **chosen)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
+from countervid.autoencoder.clip_guidance import TextGuidance
 from countervid.autoencoder.directions import Direction
 from countervid.clip import Clip
 from countervid.editors.store import Store
@@ -20,7 +21,7 @@ from countervid.errors import ConfigError
 from countervid.face.pipeline import FaceTrack
 
 Attributes = dict[str, str]  # variable -> value name
-Guide = Direction  # how, for editors that know a way of their own
+Guide = Direction | TextGuidance  # how, for editors that know a way of their own
 Report = Callable[[str, int, int], None]  # what is being done, frames done, frames in all
 
 
@@ -109,7 +110,7 @@ class Editor(Protocol):
         """Invert, encode or fine-tune; kept on disk, found again by content, resumed after a stop."""
         ...
 
-    def edit(self, prepared: Prepared, target: Target) -> Clip:
+    def edit(self, prepared: Prepared, target: Target, *, report: Report | None = None) -> Clip:
         """The clip with the target's attributes: lazy, of the source's frames, times, size and audio."""
         ...
 

@@ -12,8 +12,9 @@ frame's result does not depend on its neighbours; only the identity and the smoo
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -25,19 +26,23 @@ from torch import Tensor
 from countervid import models
 from countervid.autoencoder import celeba
 from countervid.autoencoder.classifier import AttributeClassifier
-from countervid.autoencoder.directions import along, move
+from countervid.autoencoder.clip_guidance import TextGuidance, optimise
+from countervid.autoencoder.directions import Direction, along, move
 from countervid.autoencoder.faces import load_networks
 from countervid.autoencoder.model import DiffusionAutoencoder
 from countervid.clip import Clip
+from countervid.clip.sheets import write_rows
 from countervid.diffusion.samplers import sampler
 from countervid.editors.base import Attributes, Prepared, Report, Seen, Target, default_cache, register_editor
 from countervid.editors.store import Store, Tensors
+from countervid.embeddings.contrastive import Contrastive
 from countervid.errors import ConfigError, FaceError, InterventionError, ModelError
 from countervid.face import align
-from countervid.face.parse import MaskConfig, Part
+from countervid.face.parse import NOT_FACE, MaskConfig, Part
 from countervid.face.paste import MODES, Mode
 from countervid.face.pipeline import Edit, FaceConfig, FacePipeline, FaceTrack, Index
 from countervid.models.device import choose_device
+from countervid.models.folder import write_whole
 
 FORMAT = 1  # of what is stored
 _CELL = 8  # px: changes are judged by their mean over so much of a crop, a cell of the miniature's latents
@@ -53,6 +58,7 @@ class DVAConfig:
     # Where the identity moves what is drawn by less than this many of its deviations, the source stays as it is:
     # drawing with another identity never leaves the rest quite alone. 0 pastes every difference.
     floor: float = 0.25
+    text_model: str = "clip"  # a CLIP for edits by text: a bundled one's name, a folder, or a hub's name
     batch: int = 8  # frames at a time; bounds the memory
     window: int = 32  # frames that are stored together, and lost together when a run is stopped
     device: str = "auto"  # a GPU where there is one; the same bytes each time are promised for the CPU
@@ -191,18 +197,21 @@ class DVA:
             found[name] = Seen(value=value, confidence=chances[value])
         return found
 
-    def moved(self, prepared: Prepared, target: Target) -> Tensor:
-        """The identity `(D,)` that shows the target's attributes.
+    def moved(self, prepared: Prepared, target: Target, report: Report | None = None) -> Tensor:
+        """The identity `(D,)` that shows the target's attributes, or goes the way of its guide.
 
         Raises:
             InterventionError: The weights do not know an attribute that must change.
         """
+        if isinstance(target.guide, TextGuidance):
+            away = target.strength * target.guide.scale * self._by_text(prepared, target.guide, report)
+            return F.normalize(prepared.payload + away, dim=0)
         if self.classifier is None:
             raise InterventionError(
                 "These weights came without a classifier, so no attribute can be changed by name. Import them with "
                 "one: `countervid models import dva --classifier FILE`."
             )
-        if target.guide is not None:
+        if isinstance(target.guide, Direction):
             return along(prepared.payload, self.classifier, target.guide, target.strength)
         known = self.classifier.variables
         changes: dict[str, str] = {}
@@ -218,14 +227,55 @@ class DVA:
         identity: Tensor = prepared.payload
         return move(identity, self.classifier, changes, kept, strength=strengths, length="unit")
 
+    def _by_text(self, prepared: Prepared, guidance: TextGuidance, report: Report | None) -> Tensor:
+        """What the text adds to the identity `(D,)`, found on the first frame with the face, and kept.
+
+        Beside it stand `losses.csv` and `preview.png`: the frame, and what CLIP saw of it at the best iteration.
+        """
+        store = prepared.store
+        mark = hashlib.sha256(json.dumps([asdict(guidance), self.config.text_model]).encode()).hexdigest()[:20]
+        track = prepared.track
+        assert track is not None
+        looks = _load(store, "looks", self._starts(track)[0])
+        x, pose = looks["latents"][:1].to(self.device), looks["pose"][:1].to(self.device)
+        z_id = F.normalize(looks["identity"][0], dim=0).to(self.device)
+        labels = looks["labels"][:1].to(self.device)
+        face = (~torch.isin(labels, torch.tensor(NOT_FACE, device=self.device))).float()[:, None]
+
+        def follow() -> Tensors:
+            clip = self._text_model()
+            losses, best, lowest, seen = ["iteration,total,clip,identity,l1"], z_id, float("inf"), None
+            codec, model = self.faces.codec, self.autoencoder
+            for found in optimise(model, clip, codec, x, z_id, pose, face, guidance):
+                losses.append(f"{found.index},{found.total:.6f},{found.clip:.6f},{found.identity:.6f},{found.l1:.6f}")
+                if found.total < lowest:
+                    lowest, best, seen = found.total, found.best, found.pictures
+                if report is not None:
+                    report("following the text", found.index + 1, guidance.iterations)
+            folder = store.folder / "text" / mark
+            write_whole(folder / "losses.csv", "\n".join(losses) + "\n")
+            if seen is not None:
+                frame = codec.decode(x).expand(len(seen), -1, -1, -1)
+                write_rows(folder / "preview.png", {"the frame": frame.cpu(), "as CLIP saw it": seen.cpu()})
+            return {"away": (best - z_id).cpu()}
+
+        with torch.inference_mode(False), torch.enable_grad():
+            x, pose, z_id, face = (tensor.clone() for tensor in (x, pose, z_id, face))  # made without gradients
+            return store.fetch(f"text/{mark}/away", follow)["away"]
+
+    def _text_model(self) -> Contrastive:
+        name = self.config.text_model
+        folder = models.bundled(name) if name in models.available() else name
+        return Contrastive.from_pretrained(folder, device=self.device)
+
     @torch.inference_mode()
-    def edit(self, prepared: Prepared, target: Target) -> Clip:
+    def edit(self, prepared: Prepared, target: Target, *, report: Report | None = None) -> Clip:
         """The edited clip, lazily; each window's codes are kept once they are drawn."""
         if target.asks_for_nothing:
             return prepared.clip
         track = prepared.track
         assert track is not None
-        drawing = _Drawing(self, prepared, track, self.moved(prepared, target))
+        drawing = _Drawing(self, prepared, track, self.moved(prepared, target, report))
         return self.pipeline.pasted(prepared.clip, track, drawing.edits, self.config.paste)
 
     def _starts(self, track: FaceTrack) -> list[int]:

@@ -19,6 +19,8 @@ from countervid.models.folder import load_config, load_weights
 BACKGROUND, SKIN, HAIR, EYES, LIPS, CLOTHES, GLASSES, HAT, OCCLUDER = range(9)
 LABELS = ("background", "skin", "hair", "eyes", "lips", "clothes", "glasses", "hat", "occluder")
 
+NOT_FACE = (BACKGROUND, CLOTHES, HAT)  # what the published training and text edit leave free
+
 Part = Literal["head", "face"]
 PARTS: dict[Part, tuple[int, ...]] = {
     "head": (SKIN, HAIR, EYES, LIPS, GLASSES, HAT),

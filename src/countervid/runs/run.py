@@ -176,7 +176,7 @@ def counterfactual(
         seed=seed,
         guide=guide,
     )
-    edited = chosen.edit(prepared, target)
+    edited = chosen.edit(prepared, target, report=report)
     nothing = target.asks_for_nothing
     if marking and not nothing:
         edited = together(provenance.mark, clip, edited)

@@ -25,18 +25,17 @@ from torch import Tensor, nn
 from countervid.autoencoder.config import AutoencoderConfig, LossConfig, miniature, published
 from countervid.autoencoder.faces import FaceNetworks
 from countervid.autoencoder.model import DiffusionAutoencoder
+from countervid.clip.sheets import write_rows
 from countervid.errors import ConfigError, ModelError
-from countervid.face.parse import BACKGROUND, CLOTHES, HAT
+from countervid.face.parse import NOT_FACE
 from countervid.phantom.dataset import PhantomFrames
 from countervid.training.crops import draw, images
 from countervid.training.loop import average_into, save_whole
-from countervid.training.sheets import write_rows
 from countervid.training.videos import VideoFolders
 
 Report = Callable[[int, Mapping[str, float]], None]
 
 STATE = "state.pt"
-_NOT_FACE = (BACKGROUND, CLOTHES, HAT)  # what the regulariser leaves free, as published
 _VALIDATION_BATCHES = 4
 
 
@@ -312,7 +311,7 @@ def _described(
         return x, z_id, z_lnd, x.new_ones(len(x), 1, *x.shape[2:])
     crops = ((pictures + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
     labels = networks.parser(crops).to(device)
-    face = (~torch.isin(labels, torch.tensor(_NOT_FACE, device=device))).float()[:, None]
+    face = (~torch.isin(labels, torch.tensor(NOT_FACE, device=device))).float()[:, None]
     return x, z_id, z_lnd, F.interpolate(face, size=x.shape[2:])
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from countervid.autoencoder.codec import VAE
 from countervid.autoencoder.identity import IdentityNet
 from countervid.clip import Clip
+from countervid.clip.sheets import write_rows
 from countervid.editors.base import Target, load_editor
 from countervid.face.align import PORTRAIT, crop, quads
 from countervid.metrics.examiner import Examiner
@@ -31,7 +32,6 @@ from countervid.phantom.dataset import FACE, SPLITS
 from countervid.phantom.scm import DOMAINS
 from countervid.phantom.world import Person, render_clip, sample_person
 from countervid.training.cards import add_section
-from countervid.training.sheets import write_rows
 
 if TYPE_CHECKING:
     from rich.table import Table

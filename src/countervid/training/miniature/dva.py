@@ -16,6 +16,7 @@ from countervid.autoencoder.codec import VAE
 from countervid.autoencoder.config import LossConfig, miniature
 from countervid.autoencoder.identity import IdentityNet
 from countervid.autoencoder.model import DiffusionAutoencoder
+from countervid.clip.sheets import write_rows
 from countervid.metrics.quality import psnr
 from countervid.models.device import device_of
 from countervid.models.folder import WEIGHTS
@@ -23,7 +24,6 @@ from countervid.phantom.dataset import PhantomFrames
 from countervid.training.crops import draw, images, states
 from countervid.training.loop import LoopConfig
 from countervid.training.miniature.base import Built, Figures, Stage
-from countervid.training.sheets import write_rows
 
 STEPS = 20  # of a chain, each way, in all that is measured here
 LANDMARK_NOISE = 0.004  # of the crop's side: as far off as the landmark network is

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from countervid.clip.sheets import write_rows
 from countervid.face import align
 from countervid.face.landmarks import LandmarkNet, crop_transform, landmark_error, landmark_loss
 from countervid.models.device import device_of
@@ -16,7 +17,6 @@ from countervid.phantom.dataset import PhantomFrames
 from countervid.training.crops import draw, weather
 from countervid.training.loop import LoopConfig
 from countervid.training.miniature.base import Built, Figures, Stage
-from countervid.training.sheets import write_rows
 
 Shake = tuple[float, float, float]
 DETECTOR: Shake = (0.05, 0.12, 0.12)  # how far a detector's five points put the square off: place, log size, radians

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from countervid.clip.sheets import write_rows
 from countervid.face.parse import LABELS, OCCLUDER, ParserNet
 from countervid.models.device import device_of
 from countervid.phantom.dataset import PhantomFrames
 from countervid.training.crops import draw, images, weather
 from countervid.training.loop import LoopConfig
 from countervid.training.miniature.base import Built, Figures, Stage
-from countervid.training.sheets import write_rows
 
 OCCLUDED_SHARE = 0.3  # of a batch has a hand, a cup or a microphone copied before the face: in the data 2 in 100 do
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from countervid.autoencoder.codec import VAE, VAEConfig
+from countervid.clip.sheets import write_rows
 from countervid.metrics.quality import psnr
 from countervid.models.device import device_of
 from countervid.models.folder import save_model
@@ -17,7 +18,6 @@ from countervid.phantom.dataset import PhantomFrames
 from countervid.training.crops import draw, images
 from countervid.training.loop import LoopConfig
 from countervid.training.miniature.base import Built, Figures, Stage
-from countervid.training.sheets import write_rows
 
 
 def build(frames: PhantomFrames, batch: int, models: Path) -> Built:
