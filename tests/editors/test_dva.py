@@ -77,11 +77,22 @@ def test_what_moves_less_than_the_floor_stays_the_sources(make, tiny_clip):
 
 def test_significance_rises_from_half_the_floor_to_the_floor():
     again = torch.zeros(5, 4, 16, 16)
-    edited = torch.tensor([0.0, 0.1, 0.15, 0.2, 1.0]).view(5, 1, 1, 1).expand_as(again)
+    edited = torch.tensor([0.0, 0.1, 0.15, 0.2, 1.0]).view(5, 1, 1, 1).repeat(1, 4, 16, 16)
+    edited[:, :, :4, :4] = 2.0  # somewhere every frame changes much
     values = significance(edited, again, floor=0.2)
     assert values.shape == (5, 128, 128)
-    torch.testing.assert_close(values.mean((1, 2)), torch.tensor([0.0, 0.0, 0.5, 1.0, 1.0]), atol=1e-5, rtol=0)
+    rest = values[:, 64:, 64:].mean((1, 2))
+    torch.testing.assert_close(rest, torch.tensor([0.0, 0.0, 0.5, 1.0, 1.0]), atol=1e-5, rtol=0)
     assert significance(edited, again, floor=0.0)[1:].min() == 1  # every difference counts
+
+
+def test_a_faint_edit_is_not_lost_below_the_floor():
+    again = torch.zeros(1, 4, 16, 16)
+    faint = 0.02 * torch.ones_like(again)
+    faint[:, :, 4:12, 4:12] = 0.1
+    values = significance(faint, again, floor=0.3)
+    assert values[0, 64, 64] == 1 and values[0, 0, 0] == 0
+    assert significance(again, again, floor=0.3).max() == 0  # nothing is still nothing
 
 
 def test_an_unusable_device_is_said(make):

@@ -45,6 +45,7 @@ from countervid.models.device import choose_device
 from countervid.models.folder import write_whole
 
 FORMAT = 1  # of what is stored
+_STRONGEST = 0.97  # quantile of a frame's changes that counts as its strongest: 8 of 256 cells are beyond it
 _CELL = 8  # px: changes are judged by their mean over so much of a crop, a cell of the miniature's latents
 
 
@@ -56,8 +57,9 @@ class DVAConfig:
     part: Part = "head"  # what may change; `face` leaves hair and hats alone
     paste: Mode = "adaptive"  # how the difference meets the source's detail, see `face/paste.py`
     # Where the identity moves what is drawn by less than this many of its deviations, the source stays as it is:
-    # drawing with another identity never leaves the rest quite alone. 0 pastes every difference.
-    floor: float = 0.25
+    # drawing with another identity never leaves the rest quite alone. Never more than half of a frame's own strongest
+    # changes, so that a faint edit is not lost. 0 pastes every difference.
+    floor: float = 0.3
     text_model: str = "clip"  # a CLIP for edits by text: a bundled one's name, a folder, or a hub's name
     batch: int = 8  # frames at a time; bounds the memory
     window: int = 32  # frames that are stored together, and lost together when a run is stopped
@@ -429,6 +431,8 @@ class _Drawing:
 def significance(edited: Tensor, again: Tensor, floor: float, cell: int = 1) -> Tensor:
     """How surely an edit is meant in each place, `(F, S, S)` in 0..1: 0 below half the floor, 1 above it.
 
+    The floor is lowered to half of a frame's strongest changes where those are below twice the floor.
+
     Args:
         edited, again: What was drawn with the moved and with the unmoved identity, `(F, c, h, w)`.
         floor: See `DVAConfig`; in units of what was drawn.
@@ -436,7 +440,8 @@ def significance(edited: Tensor, again: Tensor, floor: float, cell: int = 1) -> 
     """
     change = F.avg_pool2d((edited - again).abs().mean(1, keepdim=True), cell)
     near = F.avg_pool2d(change, 3, stride=1, padding=1, count_include_pad=False)
-    step = (2 * near / max(floor, 1e-9) - 1).clamp(0, 1)
+    strongest = near.flatten(1).quantile(_STRONGEST, dim=1).view(-1, 1, 1, 1)
+    step = (2 * near / (strongest / 2).clamp(1e-9, max(floor, 1e-9)) - 1).clamp(0, 1)
     smooth = step * step * (3 - 2 * step)
     return F.interpolate(smooth, scale_factor=float(_CELL), mode="bilinear", align_corners=False)[:, 0]
 
