@@ -96,7 +96,7 @@ def test_saved_classifiers_come_back_and_wrong_names_are_told(tmp_path: Path) ->
     assert again.variables == VARIABLES
     for name, value in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], value)
-    with pytest.raises(InterventionError, match="does not know hat"):
+    with pytest.raises(InterventionError, match="does not know `hat`"):
         again.outputs("hat")
     with pytest.raises(InterventionError, match="one of black, blond, grey"):
         again.index("hair", "green")

@@ -9,7 +9,8 @@ import torch
 from countervid.autoencoder.clip_guidance import TextGuidance
 from countervid.clip import Clip
 from countervid.editors import Target, load_editor
-from countervid.editors.dva import DVA, significance
+from countervid.editors.dva import DVA
+from countervid.editors.dva_drawing import significance
 from countervid.errors import ConfigError, FaceError, InterventionError, ModelError
 from tiny_models import astronaut_frames, save_tiny_clip
 
@@ -66,13 +67,13 @@ def test_the_face_changes_and_the_rest_is_untouched(prepared, tiny_clip):
         assert not outside.any()
 
 
-def test_what_moves_less_than_the_floor_stays_the_sources(make, tiny_clip):
+def test_what_moves_less_than_the_floor_stays_the_sources_but_never_all(make, tiny_clip):
     changed = []
     for floor in (0.0, 0.05, 100.0):
         editor = make(floor=floor)
         edited = editor.edit(editor.prepare(tiny_clip, FACTUAL), target()).frames
         changed.append(int((edited != tiny_clip.frames).sum()))
-    assert changed[0] >= changed[1] and changed[0] > changed[2] == 0
+    assert changed[0] >= changed[1] >= changed[2] and changed[0] > changed[2] > 0
 
 
 def test_significance_rises_from_half_the_floor_to_the_floor():

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -34,19 +34,18 @@ from countervid.clip import Clip
 from countervid.clip.sheets import write_rows
 from countervid.diffusion.samplers import sampler
 from countervid.editors.base import Attributes, Prepared, Report, Seen, Target, default_cache, register_editor
+from countervid.editors.dva_drawing import Drawing, load, name_of
 from countervid.editors.store import Store, Tensors
 from countervid.embeddings.contrastive import Contrastive
 from countervid.errors import ConfigError, FaceError, InterventionError, ModelError
 from countervid.face import align
 from countervid.face.parse import NOT_FACE, MaskConfig, Part
 from countervid.face.paste import MODES, Mode
-from countervid.face.pipeline import Edit, FaceConfig, FacePipeline, FaceTrack, Index
+from countervid.face.pipeline import FaceConfig, FacePipeline, FaceTrack
 from countervid.models.device import choose_device
 from countervid.models.folder import write_whole
 
 FORMAT = 1  # of what is stored
-_STRONGEST = 0.97  # quantile of a frame's changes that counts as its strongest: 8 of 256 cells are beyond it
-_CELL = 8  # px: changes are judged by their mean over so much of a crop, a cell of the miniature's latents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +168,7 @@ class DVA:
         track = self._track(clip, store, report)
         starts = self._starts(track)
         self._look(clip, track, starts, store, report)
-        vectors = torch.cat([_load(store, "looks", start)["identity"] for start in starts])
+        vectors = torch.cat([load(store, "looks", start)["identity"] for start in starts])
         # Deviation: the mean is brought back to unit length, as edited identities are; the published code does not, and
         # so changes the picture at strength 0.
         identity = F.normalize(vectors.double().mean(0), dim=0).float()
@@ -238,7 +237,7 @@ class DVA:
         mark = hashlib.sha256(json.dumps([asdict(guidance), self.config.text_model]).encode()).hexdigest()[:20]
         track = prepared.track
         assert track is not None
-        looks = _load(store, "looks", self._starts(track)[0])
+        looks = load(store, "looks", self._starts(track)[0])
         x, pose = looks["latents"][:1].to(self.device), looks["pose"][:1].to(self.device)
         z_id = F.normalize(looks["identity"][0], dim=0).to(self.device)
         labels = looks["labels"][:1].to(self.device)
@@ -277,7 +276,7 @@ class DVA:
             return prepared.clip
         track = prepared.track
         assert track is not None
-        drawing = _Drawing(self, prepared, track, self.moved(prepared, target, report))
+        drawing = Drawing(self, prepared, track, self.moved(prepared, target, report))
         return self.pipeline.pasted(prepared.clip, track, drawing.edits, self.config.paste)
 
     def _starts(self, track: FaceTrack) -> list[int]:
@@ -298,7 +297,7 @@ class DVA:
 
     def _look(self, clip: Clip, track: FaceTrack, starts: list[int], store: Store, report: Report | None) -> None:
         """Latents, identities, poses and labels of every frame with the face; one pass over the clip, at most."""
-        missing = {start for start in starts if store.load(_name("looks", start)) is None}
+        missing = {start for start in starts if store.load(name_of("looks", start)) is None}
         shown = _shown(report, "encoding")
         if not missing:
             return
@@ -308,7 +307,7 @@ class DVA:
                 quads = track.quads[index]
                 crops = align.crop(frames[torch.from_numpy(index - start)], quads, self.faces.size)
                 landmarks = align.to_square(track.landmarks[index], quads)
-                store.fetch(_name("looks", start), lambda c=crops, p=landmarks: self._looks(c, p))  # type: ignore[misc]
+                store.fetch(name_of("looks", start), lambda c=crops, p=landmarks: self._looks(c, p))  # type: ignore[misc]
             if shown:
                 shown(start + len(frames), len(clip))
 
@@ -326,7 +325,7 @@ class DVA:
         config, shown = self.config, _shown(report, "inverting")
         squared = count = 0.0
         for done, start in enumerate(starts, start=1):
-            looks = _load(store, "looks", start)
+            looks = load(store, "looks", start)
             latents, pose = looks["latents"], looks["pose"]
 
             def compute(latents: Tensor = latents, pose: Tensor = pose) -> Tensors:
@@ -338,7 +337,7 @@ class DVA:
                 noise = self._batched(encode, latents, pose)
                 return {"noise": noise, "again": self.draw(noise, pose, identity)}
 
-            codes = store.fetch(_name("codes", start), compute)
+            codes = store.fetch(name_of("codes", start), compute)
             squared += float((codes["again"] - latents).square().sum())
             count += latents.numel()
             if shown:
@@ -371,81 +370,6 @@ class DVA:
         return torch.cat(results).contiguous()
 
 
-class _Drawing:
-    """One edit of one prepared clip: computes what is pasted, for any frames, and keeps what was dear."""
-
-    def __init__(self, editor: DVA, prepared: Prepared, track: FaceTrack, identity: Tensor) -> None:
-        self._editor, self._store, self._track, self._identity = editor, prepared.store, track, identity
-        self._mark = hashlib.sha256(identity.numpy().tobytes()).hexdigest()[:20]
-        self._held: dict[int, dict[str, Tensor]] = {}  # the windows last used: masks reach into the neighbours
-
-    @torch.inference_mode()
-    def edits(self, index: Index) -> Edit:
-        window = self._rows(index, ("edited", "again"))
-        masks = self._editor.pipeline.masks(
-            self._track,
-            index,
-            lambda rows: self._rows(rows, ("labels",))["labels"],
-            lambda rows: self._rows(rows, ("edited_labels",))["edited_labels"],
-            lambda rows: significance(
-                **self._rows(rows, ("edited", "again")),
-                floor=self._editor.config.floor * self._editor.faces.codec.deviation,
-                cell=_CELL // self._editor.faces.codec.factor,
-            ),
-        )
-        pixels = self._editor.pixels
-        return Edit(crops=pixels(window["edited"]), masks=masks, before=pixels(window["again"]))
-
-    def _rows(self, index: Index, names: tuple[str, ...]) -> dict[str, Tensor]:
-        """Columns of the frames `index`, ascending."""
-        parts: dict[str, list[Tensor]] = {name: [] for name in names}
-        for start, rows in self._windows(index):
-            window = self._window(start)
-            for name in names:
-                parts[name].append(window[name][torch.from_numpy(rows)])
-        return {name: torch.cat(tensors) for name, tensors in parts.items()}
-
-    def _windows(self, index: Index) -> Iterator[tuple[int, Index]]:
-        """Stored windows that hold the frames, with the rows of the frames in them."""
-        size = self._editor.config.window
-        for start in np.unique(index // size) * size:
-            present = self._track.frames(start, min(start + size, len(self._track)))
-            yield int(start), np.searchsorted(present, index[(index >= start) & (index < start + size)])
-
-    def _window(self, start: int) -> dict[str, Tensor]:
-        if start not in self._held:
-            looks, codes = _load(self._store, "looks", start), _load(self._store, "codes", start)
-
-            def draw() -> Tensors:
-                edited = self._editor.draw(codes["noise"], looks["pose"], self._identity)
-                crops = self._editor.pixels(edited).round().clamp(0, 255).to(torch.uint8)
-                return {"edited": edited, "edited_labels": self._editor.pipeline.parser(crops)}
-
-            drawn = self._store.fetch(_name(f"edits/{self._mark}", start), draw)
-            self._held[start] = {**drawn, "again": codes["again"], "labels": looks["labels"]}
-            for stale in sorted(self._held)[:-3]:
-                del self._held[stale]
-        return self._held[start]
-
-
-def significance(edited: Tensor, again: Tensor, floor: float, cell: int = 1) -> Tensor:
-    """How surely an edit is meant in each place, `(F, S, S)` in 0..1: 0 below half the floor, 1 above it.
-
-    The floor is lowered to half of a frame's strongest changes where those are below twice the floor.
-
-    Args:
-        edited, again: What was drawn with the moved and with the unmoved identity, `(F, c, h, w)`.
-        floor: See `DVAConfig`; in units of what was drawn.
-        cell: Side of what is judged as one, in places of what was drawn; `S` is 8 / cell times `h`.
-    """
-    change = F.avg_pool2d((edited - again).abs().mean(1, keepdim=True), cell)
-    near = F.avg_pool2d(change, 3, stride=1, padding=1, count_include_pad=False)
-    strongest = near.flatten(1).quantile(_STRONGEST, dim=1).view(-1, 1, 1, 1)
-    step = (2 * near / (strongest / 2).clamp(1e-9, max(floor, 1e-9)) - 1).clamp(0, 1)
-    smooth = step * step * (3 - 2 * step)
-    return F.interpolate(smooth, scale_factor=float(_CELL), mode="bilinear", align_corners=False)[:, 0]
-
-
 def _folders(root: Path | None) -> dict[str, Path]:
     """Role -> folder of its weights; roles that may be missing are left out."""
     needed, common = ("identity", "dva"), ("landmarks", "parser")
@@ -460,17 +384,6 @@ def _folders(root: Path | None) -> dict[str, Path]:
             f"{', '.join(needed)}, as `countervid train miniature` or `countervid models import` writes them."
         )
     return bundled | {name: root / name for name in (*needed, "vae", *common) if (root / name).is_dir()}
-
-
-def _load(store: Store, kind: str, start: int) -> Mapping[str, Tensor]:
-    tensors = store.load(_name(kind, start))
-    if tensors is None:
-        raise ModelError(f"A prepared clip in `{store.folder}` was damaged while in use. Run the same command again.")
-    return tensors
-
-
-def _name(kind: str, start: int) -> str:
-    return f"{kind}/{start:08d}"
 
 
 def _filled(rows: Tensor, size: int) -> Tensor:
