@@ -259,6 +259,20 @@ def test_sound_is_carried_packet_for_packet(tmp_path: Path, make_video: MakeVide
     assert max(abs(a - b) for (a, _), (b, _) in zip(after, before, strict=True)) <= Fraction(1, 500)
 
 
+def test_the_first_frames_come_with_their_sound_and_no_more(tmp_path: Path, make_video: MakeVideo) -> None:
+    whole, count = Clip.read(make_video(moving_picture(25, 32, 32), "talk.mp4", audio="aac")), 10
+    part = whole.first(count)
+    assert torch.equal(part.frames, whole.frames[:count])
+    assert [start for start, _ in part.windows(4)] == [0, 4, 8]
+    assert part.times.tolist() == whole.times[:count].tolist() and part.digest() != whole.digest()
+    assert whole.first(len(whole)) is whole
+    heard = audio_packets(part.write(tmp_path / "part.mp4"))
+    assert 10 < len(heard) < len(audio_packets(whole.write(tmp_path / "whole.mp4")))
+    assert max(time for time, _ in heard) < whole.times[count]
+    with pytest.raises(ClipError, match="at least 1 frame"):
+        whole.first(0)
+
+
 def test_sound_keeps_its_distance_to_the_pictures(tmp_path: Path, make_video: MakeVideo) -> None:
     frames = moving_picture(25, 32, 32)
     source = make_video(frames, "talk.ts", audio="aac", stamps=list(range(10, 35)))  # MPEG-TS starts late, at 1.4 s

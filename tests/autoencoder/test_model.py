@@ -177,3 +177,14 @@ def test_the_miniature_fits_its_file() -> None:
     with torch.device("meta"):
         model = DiffusionAutoencoder(miniature())
     assert 2 * sum(parameter.numel() for parameter in model.parameters()) < 11e6
+
+
+def test_half_precision_is_near_and_the_chain_stays_in_single(tiny: DiffusionAutoencoder) -> None:
+    x, z_id, z_lnd = batch()
+    with torch.no_grad():
+        tiny.unet.out[2].weight.mul_(0.02)
+    code = tiny.encode(x, z_id[0], z_lnd, steps=4)
+    tiny.precision = torch.bfloat16
+    half = tiny.encode(x, z_id[0], z_lnd, steps=4)
+    assert half.dtype == torch.float32
+    assert 0 < float((half - code).abs().mean()) < 0.01 * float(code.abs().mean())

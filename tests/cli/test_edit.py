@@ -78,6 +78,12 @@ def test_a_text_is_edited_without_a_graph(call, talk, folder, tmp_path_factory):
     assert result.exit_code == 0, (result.output, result.exception)
     target = json.loads(Path("run/target.json").read_text())
     assert target["guide"]["target_text"] == "old face" and target["guide"]["iterations"] == 2
+    assert target["guide"]["identity_weight"] == 5  # as published
+    bundled = ("--target-text", "elderly face", "--text", "iterations=2", "--text", "clip_weight=1")
+    result = call("edit", talk, *bundled, "--steps", 3, "--out", "bundled")
+    assert result.exit_code == 0, (result.output, result.exception)
+    guide = json.loads(Path("bundled/target.json").read_text())["guide"]
+    assert (guide["identity_weight"], guide["clip_weight"], guide["iterations"]) == (0.5, 1, 2)
 
 
 def test_edit_refuses_to_mix_runs(call, talk, folder):

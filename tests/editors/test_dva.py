@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from countervid.autoencoder.clip_guidance import TextGuidance
+from countervid.autoencoder.directions import Direction
 from countervid.clip import Clip
 from countervid.editors import Target, load_editor
 from countervid.editors.dva import DVA
 from countervid.editors.dva_drawing import significance
 from countervid.errors import ConfigError, FaceError, InterventionError, ModelError
+from countervid.runs.run import counterfactual
 from tiny_models import astronaut_frames, save_tiny_clip
 
 FACTUAL = {"age": "young", "gender": "woman", "beard": "no", "bald": "no", "hair_colour": "brown"}
@@ -210,11 +212,24 @@ def test_an_attribute_beyond_the_weights_is_refused(prepared):
         editor.edit(ready, asked)
 
 
+def test_what_the_weights_cannot_do_is_said_before_the_clip_is_prepared(make, tiny_clip, tmp_path):
+    editor = make()
+    with pytest.raises(InterventionError, match="Did you mean `beard`"):
+        editor.check({}, Direction(attribute="baerd", scale=1.0))
+    with pytest.raises(InterventionError, match="cannot make `hat = yes`"):
+        counterfactual(tiny_clip, {"hat": "yes"}, editor=editor, factual=FACTUAL)
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+    editor.check({"age": "old"})
+    editor.check({}, TextGuidance(target_text="an old face"))
+
+
 def test_settings_are_checked(tiny_models, tmp_path):
     with pytest.raises(ConfigError, match="no setting `step`. It has: steps"):
         load_editor("dva", tiny_models, step=3)
     with pytest.raises(ConfigError, match="`paste` must be one of"):
         load_editor("dva", tiny_models, paste="glue")
+    with pytest.raises(ConfigError, match="`precision` must be one of float32, bfloat16, float16, got `half`"):
+        load_editor("dva", tiny_models, precision="half")
     with pytest.raises(ConfigError, match="no editor `dav`"):
         load_editor("dav")
     with pytest.raises(ModelError, match="lacks identity, dva"):
@@ -240,5 +255,8 @@ def test_a_text_moves_the_identity_the_way_it_says(make, tiny_clip, tmp_path, mo
     assert min(totals) < totals[0] and (table.parent / "preview.png").stat().st_size > 1000
     monkeypatch.setattr("countervid.editors.dva.optimise", None)  # what was found is kept
     assert torch.equal(editor.edit(ready, asked).frames, edited.frames)
+    twice = replace(asked, guide=replace(guidance, scale=2.0))  # and followed twice as far
+    once, further = (editor.moved(ready, t) @ ready.payload for t in (asked, twice))
+    assert further < once < 1
     with pytest.raises(ModelError, match="is no CLIP"):
-        make(text_model=str(tmp_path / "nothing")).moved(ready, replace(asked, guide=replace(guidance, scale=2.0)))
+        make(text_model=str(tmp_path / "nothing")).moved(ready, twice)

@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow  # 60 M weights are read
 def test_a_graphs_intervention_is_made_with_published_weights(folder: Path, tmp_path: Path) -> None:
     clip = Clip.from_frames(astronaut_frames(3), 25)
-    editor = load_editor("dva", folder, cache=tmp_path, steps=2, floor=0.0, batch=2)
+    editor = load_editor("dva", folder, cache=tmp_path, steps=3, floor=0.0, batch=2)
     prepared = editor.prepare(clip, FACTUAL)
     seen = editor.read(prepared)
     assert seen["age"].value == ("young" if seen["Young"].value == "yes" else "old")
@@ -63,7 +63,7 @@ def test_a_graphs_intervention_is_made_with_published_weights(folder: Path, tmp_
         assert rows[kept][1] == pytest.approx(rows[kept][0], abs=1e-3)
     edited = editor.edit(prepared, old).frames
     assert edited.shape == clip.frames.shape and not torch.equal(edited, clip.frames)
-    again = load_editor("dva", folder, cache=tmp_path, steps=2, floor=0.0, batch=2)
+    again = load_editor("dva", folder, cache=tmp_path, steps=3, floor=0.0, batch=2)
     assert torch.equal(again.edit(again.prepare(clip, FACTUAL), old).frames, edited)
     red = Target(factual={"hair_colour": "black"}, do={}, counterfactual={"hair_colour": "red"})
     with pytest.raises(InterventionError, match="cannot make `hair_colour = red`"):
@@ -84,7 +84,7 @@ def test_without_a_classifier_attributes_are_refused(tmp_path: Path) -> None:
 
     root = save_tiny_models(tmp_path / "models")
     shutil.rmtree(root / "dva" / "classifier")
-    editor = load_editor("dva", root, cache=tmp_path / "cache", steps=2)
+    editor = load_editor("dva", root, cache=tmp_path / "cache", steps=3)
     prepared = editor.look(Clip.from_frames(astronaut_frames(2), 25))
     assert editor.read(prepared) == {}
     old = Target(factual=FACTUAL, do={"age": "old"}, counterfactual={**FACTUAL, "age": "old"})

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,12 +11,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from countervid.autoencoder.config import AutoencoderConfig, LossConfig, UNetConfig
-from countervid.autoencoder.faces import FaceNetworks, load_networks
+from countervid.autoencoder.faces import FaceNetworks
 from countervid.errors import ConfigError, ModelError
 from countervid.phantom.dataset import DatasetConfig, PhantomFrames, people_of, render_dataset
 from countervid.training.autoencoder import PRESETS, FolderSource, PhantomSource, TrainConfig, train
 from countervid.training.videos import VideoFolders
-from tiny_models import save_tiny_models
 
 TINY = AutoencoderConfig(
     unet=UNetConfig(
@@ -28,16 +29,6 @@ QUICK = TrainConfig(
     model=TINY, steps=6, videos=2, frames=2, precision="no", lr=1e-3, save_every=3, sample_every=6, validate_every=3,
     log_every=2, sample_steps=2, loss=LossConfig(regulariser_gain=3.0),
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_models(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def networks(models: Path) -> FaceNetworks:
-    return load_networks({"vae": models / "vae", "identity": models / "identity"}, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +60,26 @@ def test_a_stopped_and_resumed_training_is_the_same_bit_for_bit(
         assert (whole / "vae" / "config.json").exists()
 
 
+def test_an_interruption_costs_no_more_than_the_time_since_the_last_state(
+    networks: FaceNetworks, source: PhantomSource, tmp_path: Path
+) -> None:
+    config = replace(QUICK, save_every=100, save_seconds=0.0)
+
+    def stop(step: int, means: object) -> None:
+        if step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(source, source, networks, tmp_path / "stopped", config, cpu=True, report=stop)
+    assert torch.load(tmp_path / "stopped" / "state.pt", weights_only=True)["step"] == 3
+    for folder in ("stopped", "whole"):
+        train(source, source, networks, tmp_path / folder, config, cpu=True)
+    first, second = (load_file(tmp_path / name / "dva" / "model.safetensors") for name in ("stopped", "whole"))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    stopped, whole = ([line["step"] for line in lines(tmp_path / name)] for name in ("stopped", "whole"))
+    assert stopped == whole  # what was logged after the state is forgotten and logged again
+
+
 def test_training_learns(networks: FaceNetworks, source: PhantomSource, tmp_path: Path) -> None:
     config = replace(QUICK, steps=40, validate_every=10, loss=LossConfig(noise_terms=1, regulariser_weight=0), ema=0.5)
     train(source, source, networks, tmp_path, config, cpu=True)
@@ -81,6 +92,8 @@ def test_what_cannot_go_on_is_said_and_nothing_is_lost(
 ) -> None:
     train(source, source, networks, tmp_path, replace(QUICK, steps=3), cpu=True)
     before = (tmp_path / "state.pt").read_bytes()
+    with pytest.raises(ConfigError, match="no tracker `nonsense`. There are: .*tensorboard"):
+        train(source, source, networks, tmp_path, QUICK, cpu=True, trackers=("nonsense",))
     with pytest.raises(ModelError, match="another training|another lr"):
         train(source, source, networks, tmp_path, replace(QUICK, lr=1.0), cpu=True)
     fresh = tmp_path / "nan"
@@ -132,6 +145,24 @@ def test_folders_of_frames_are_drawn_as_published(tmp_path: Path) -> None:
     assert 0 < left.sum() < 8  # each mirrored or not
     order = [found.epoch(0, 0), found.epoch(1, 0)]
     assert all(sorted(epoch) == [0, 1, 2] for epoch in order)
+
+
+@pytest.mark.slow  # two processes load everything anew
+def test_two_processes_train_one_network(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for video in ("a", "b"):
+            frames_of(tmp_path / "data" / split / video, 4, (128, 128))
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1",
+        "--master_port=29513", "-m", "countervid.cli.main", "train", "autoencoder", "--data", str(tmp_path / "data"),
+        "--preset", "miniature", "--steps", "2", "--videos", "2", "--frames", "2", "--cpu", "--out",
+        str(tmp_path / "out"),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("For edits by attribute") == 1  # one of them speaks
+    assert torch.load(tmp_path / "out" / "state.pt", weights_only=True)["step"] == 2
+    assert [line["step"] for line in lines(tmp_path / "out")] == [2, 2]
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,11 @@ from typer.testing import CliRunner
 
 from countervid.autoencoder import celeba
 from countervid.autoencoder.classifier import AttributeClassifier, LatentStatistics
-from countervid.autoencoder.faces import FaceNetworks, load_networks
+from countervid.autoencoder.faces import FaceNetworks
 from countervid.cli.main import app
 from countervid.errors import ConfigError, ModelError
+from countervid.phantom.dataset import DatasetConfig, PhantomFrames, people_of, render_dataset
+from countervid.phantom.scm import DOMAINS
 from countervid.training.classifier import (
     ANNOTATIONS,
     PICTURES,
@@ -18,19 +20,10 @@ from countervid.training.classifier import (
     read_celeba,
     save_statistics,
     train_celeba,
+    train_phantom,
     vectors_of,
+    vectors_of_people,
 )
-from tiny_models import save_tiny_models
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_models(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def networks(models: Path) -> FaceNetworks:
-    return load_networks({"vae": models / "vae", "identity": models / "identity"}, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +90,26 @@ def test_the_commands_write_what_edit_takes(root: Path, models: Path, tmp_path: 
     assert result.exit_code == 0, result.output
     reader = AttributeClassifier.from_pretrained(own / "dva" / "classifier")
     torch.testing.assert_close(reader.mean, load_statistics(stats).mean.float())
+
+
+def test_rendered_people_need_no_files(networks: FaceNetworks, models: Path, tmp_path: Path) -> None:
+    people = people_of("train", 40)
+    frames = PhantomFrames(render_dataset(tmp_path / "people", people, DatasetConfig(takes=1, frames=1)))
+    reader, figures = train_phantom(frames, frames, networks, torch.device("cpu"))
+    assert reader.variables == DOMAINS and set(figures) == set(DOMAINS)
+    vectors = vectors_of_people(frames, networks, torch.device("cpu"))
+    said = reader.probabilities(vectors)["beard"].argmax(1)
+    assert (
+        100 * (said == frames.attribute("beard")).float().mean() == pytest.approx(figures["beard"])
+        and figures["beard"] > 70
+    )
+    with pytest.raises(ConfigError, match="Render more `--people`"):
+        train_phantom(PhantomFrames(frames.folder, range(32, 40)), frames, networks, torch.device("cpu"))
+    stats = tmp_path / "statistics.safetensors"
+    command = ["train", "statistics", "--data", "phantom", "--people", "1", "--out", str(stats), "--networks"]
+    result = CliRunner().invoke(app, [*command, str(models), "--cpu"])
+    assert result.exit_code == 0, result.output
+    assert load_statistics(stats).count == 4  # two takes, each with its counterfactual
 
 
 def test_what_is_not_celeba_is_refused(root: Path, tmp_path: Path) -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from diffusers import StableDiffusionPipeline
+from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from countervid.autoencoder.classifier import AttributeClassifier
 from countervid.autoencoder.codec import VAE
+from countervid.autoencoder.faces import load_networks
 from countervid.autoencoder.identity import IdentityNet
 from countervid.autoencoder.model import DiffusionAutoencoder
 from countervid.cli.main import app
+from countervid.embeddings.contrastive import Contrastive
 from countervid.errors import ModelError
 from countervid.face.landmarks import LandmarkNet
 from countervid.face.parse import ParserNet
@@ -46,30 +52,57 @@ def test_states_gather_the_takes_of_one_person_under_one_set_of_attributes(peopl
         assert people.column("take")[state].tolist() == [0, 1]
 
 
-def test_every_stage_trains_and_its_model_loads_again(people: PhantomFrames, tmp_path: Path) -> None:
+def loads(models: Path, name: str) -> nn.Module:
+    """The model of a stage, from its folder."""
+    loaders: dict[str, Callable[[Path], nn.Module]] = {
+        "vae": VAE.from_folder,
+        "identity": IdentityNet.from_folder,
+        "landmarks": LandmarkNet.from_folder,
+        "parser": ParserNet.from_folder,
+        "examiner": Examiner.from_folder,
+        "classifier": AttributeClassifier.from_pretrained,
+        "clip": lambda folder: Contrastive.from_pretrained(folder).model,
+        "dva": DiffusionAutoencoder.from_pretrained,
+        "text-to-image": lambda folder: StableDiffusionPipeline.from_pretrained(folder).unet,
+    }
+    return loaders[name](models / STAGES[name].target)
+
+
+def follows_its_model(name: str, people: PhantomFrames, models: Path) -> bool:
+    """Whether every tensor of a stage's loss goes with the model to another device: none is left behind on the CPU."""
+    network, loss = STAGES[name].build(people, 2, models)
+    if loss is None:
+        return True
+    network.to("meta")
+    return {value.device.type for value in loss(torch.Generator().manual_seed(0)).values()} == {"meta"}
+
+
+@pytest.mark.parametrize(
+    "name", ["vae", "identity", "landmarks", "parser", "examiner", "classifier", "clip", "text-to-image"]
+)
+def test_a_stage_trains_and_its_model_loads_again(name: str, people: PhantomFrames, tmp_path: Path) -> None:
     models = tmp_path / "models"
-    for name in ("vae", "identity", "landmarks", "parser", "examiner", "dva", "classifier", "couple", "recouple"):
-        figures = train_stage(STAGES[name], people, people, tmp_path / "runs" / name, models, steps=2, batch=4)
-        assert figures and all(isinstance(value, float) for value in figures.values()), name
-        method = "L-BFGS" if name == "classifier" else "steps of 4"
-        assert method in (models / STAGES[name].target / "README.md").read_text()
-        network, loss = STAGES[name].build(people, 4, models)
-        if loss is not None:  # every tensor follows the model to another device: none is left behind on the CPU
-            network.to("meta")
-            assert {value.device.type for value in loss(torch.Generator().manual_seed(0)).values()} == {"meta"}, name
+    shutil.copytree(bundled("vae").parent, models)
+    figures = train_stage(STAGES[name], people, people, tmp_path / "run", models, steps=1, batch=2)
+    assert figures and all(isinstance(value, float) for value in figures.values())
+    card = (models / STAGES[name].target / "README.md").read_text()
+    assert ("L-BFGS" if name == "classifier" else "steps of 2") in card
+    assert all(torch.isfinite(p).all() for p in loads(models, name).parameters())
+    if name == "vae":
+        latents = VAE.from_folder(models / "vae").encode(images(people, torch.arange(16)))
+        assert latents.std().item() == pytest.approx(1, abs=0.1)  # the saved scale makes it so
+    assert follows_its_model(name, people, models)
+
+
+def test_the_autoencoder_goes_through_its_three_stages(people: PhantomFrames, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(bundled("vae").parent, models)
+    for name in ("dva", "couple", "recouple"):
+        train_stage(STAGES[name], people, people, tmp_path / name, models, steps=1, batch=2)
+        assert follows_its_model(name, people, models), name
     commands = [line for line in (models / "dva/README.md").read_text().splitlines() if "--stage" in line]
     assert [line.split()[4] for line in commands] == ["dva", "couple", "recouple"]  # all that the weights went through
-    loaded = (
-        VAE.from_folder(models / "vae"),
-        IdentityNet.from_folder(models / "identity"),
-        LandmarkNet.from_folder(models / "landmarks"),
-        ParserNet.from_folder(models / "parser"),
-        Examiner.from_folder(models / "examiner"),
-        DiffusionAutoencoder.from_pretrained(models / "dva"),
-    )
-    assert all(torch.isfinite(p).all() for model in loaded for p in model.parameters())
-    latents = loaded[0].encode(images(people, torch.arange(16)))
-    assert latents.std().item() == pytest.approx(1, abs=0.1)  # the saved scale makes it so
+    assert all(torch.isfinite(p).all() for p in loads(models, "dva").parameters())
 
 
 def test_copied_occluders_cover_picture_and_labels_alike(people: PhantomFrames) -> None:
@@ -152,6 +185,19 @@ def test_the_bundled_landmarks_lie_on_the_face(people: PhantomFrames) -> None:
 
 
 @BUNDLED
+def test_crops_from_files_get_their_landmarks_from_the_network(people: PhantomFrames) -> None:
+    roles = ("identity", "vae", "landmarks")
+    networks = load_networks({role: bundled(role) for role in roles}, torch.device("cpu"))
+    rows = torch.nonzero(people.column("occluded") == 0).flatten()
+    pictures, true = images(people, rows), (people.column("landmarks")[rows] + 0.5) / people.size
+    found = networks.pose(pictures, torch.empty(0))
+    assert (found - networks.pose(pictures, true)).abs().mean() < 0.01  # of the crop's side
+    without = load_networks({role: bundled(role) for role in roles[:2]}, torch.device("cpu"))
+    with pytest.raises(ModelError, match="need the network `landmarks`"):
+        without.pose(pictures, torch.empty(0))
+
+
+@BUNDLED
 def test_the_bundled_identity_knows_a_person_again(people: PhantomFrames) -> None:
     figures = STAGES["identity"].evaluate(IdentityNet.from_folder(bundled("identity")), people, Path())
     assert figures["same or other (%)"] >= 95
@@ -168,3 +214,22 @@ def test_the_bundled_classifier_reads_the_published_attributes(people: PhantomFr
         for one, code in zip(said, people.attribute(name)[people.factual], strict=True)
     ]
     assert sum(right) >= 0.9 * len(right)
+
+
+@pytest.mark.skipif("clip" not in available(), reason="no CLIP is bundled yet")
+def test_the_bundled_clip_reads_without_training_in_words_that_people_use(people: PhantomFrames) -> None:
+    clip = Contrastive.from_pretrained(bundled("clip"))
+    rows = torch.nonzero(people.column("occluded") == 0).flatten()
+    seen = F.normalize(clip.images(images(people, rows)), dim=1)
+    pairs = {
+        "age": ("a photo of a youthful person", "an elderly person"),
+        "gender": ("this is a lady", "this is a gentleman"),
+        "beard": ("a clean-shaven face", "he has a full beard"),
+        "bald": ("a face with a full head of hair", "somebody hairless"),
+        "glasses": ("a person without glasses", "a bespectacled person"),
+    }
+    right = []
+    for name, texts in pairs.items():
+        told = F.normalize(clip.texts(texts), dim=1)
+        right.append(((seen @ told.T).argmax(1) == people.attribute(name)[rows]).float().mean())
+    assert torch.stack(right).mean() > 0.9, right

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,10 +20,13 @@ from countervid.autoencoder.encoders import PARSER_CLASSES, FaceParser, Identity
 from countervid.autoencoder.identity import IdentityNet
 from countervid.errors import ModelError
 from countervid.face import parse
-from countervid.face.align import FFHQ, PORTRAIT, Framing
-from countervid.face.landmarks import LandmarkNet, NetLandmarks
+from countervid.face.align import FFHQ, PORTRAIT, Framing, quads, to_square
+from countervid.face.landmarks import MEAN_FACE, LandmarkNet, NetLandmarks
 from countervid.face.parse import NetParser, ParserNet
 from countervid.models.folder import model_kind
+
+CROPS = {"paper-256": (256, FFHQ), "miniature": (128, PORTRAIT)}
+"""Side in pixels and framing of the crops that each system sees, by the name of its training preset."""
 
 _JAW = 17  # of the 68 landmarks, the first trace the jaw and are not part of the pose
 _REGIONS = {
@@ -106,7 +110,7 @@ def _published(folders: Mapping[str, Path], device: torch.device) -> FaceNetwork
         points: Tensor = landmarks(images)
         return points
 
-    return FaceNetworks(256, FFHQ, PixelCodec(), identity, pose, CelebAParser(parser))
+    return FaceNetworks(*CROPS["paper-256"], PixelCodec(), identity, pose, CelebAParser(parser))
 
 
 def _miniature(folders: Mapping[str, Path], device: torch.device) -> FaceNetworks:
@@ -120,7 +124,20 @@ def _miniature(folders: Mapping[str, Path], device: torch.device) -> FaceNetwork
     vae = VAE.from_folder(folders["vae"]).to(device)
     identity = IdentityNet.from_folder(folders["identity"]).to(device)
 
-    def pose(_: Tensor, landmarks: Tensor) -> Tensor:
+    def pose(images: Tensor, landmarks: Tensor) -> Tensor:
+        if not landmarks.numel():
+            landmarks = _landmarks_of(images, found.get("landmarker"))
         return landmarks[:, _JAW:].flatten(1)
 
-    return FaceNetworks(128, PORTRAIT, vae, identity, pose, **found)
+    return FaceNetworks(*CROPS["miniature"], vae, identity, pose, **found)
+
+
+def _landmarks_of(images: Tensor, landmarker: NetLandmarks | None) -> Tensor:
+    """Landmarks `(B, 68, 2)`, fractions of the crop, of crops `(B, 3, S, S)` that come from a file without theirs."""
+    if landmarker is None:
+        raise ModelError("Crops without landmarks need the network `landmarks`, which is not among these networks.")
+    usual = to_square(MEAN_FACE[None], quads(MEAN_FACE[None], smooth=False, framing=PORTRAIT))
+    crops = ((images.permute(0, 2, 3, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
+    size = images.shape[-1]
+    points = landmarker(crops, np.zeros((len(crops), 4)), np.repeat(usual, len(crops), 0) * size - 0.5)
+    return torch.from_numpy((points + 0.5) / size).to(images)

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from countervid.autoencoder.config import UNetConfig
 
+_CACHED = 4096  # places of a map whose squares stay in the processor's cache until they are summed
+
 Resample = Literal["none", "down", "up"]
 
 
@@ -52,8 +54,8 @@ class GroupNorm(nn.GroupNorm):
     where the mean is large (7e-4 in the published network's output). Here it is taken of the centred values.
     """
 
-    def forward(self, x: Tensor, modulation: Modulation | None = None) -> Tensor:
-        """Map `(B, C, H, W)`, normalised, then modulated."""
+    def forward(self, x: Tensor, modulation: Modulation | None = None, *, overwrite: bool = False) -> Tensor:
+        """Map `(B, C, H, W)`, normalised, then modulated; `overwrite`: in the memory of `x`, where no gradient is."""
         values = x.float()
         if x.device.type != "cpu":
             h = F.group_norm(values, self.num_groups, self.weight, self.bias, self.eps)
@@ -61,15 +63,23 @@ class GroupNorm(nn.GroupNorm):
         count, channels, height, width = values.shape
         rows = values.permute(0, 2, 3, 1).reshape(count, height * width, channels)
         mean = rows.mean(1).view(count, self.num_groups, -1).mean(2, keepdim=True)
-        centred = rows - mean.expand(-1, -1, channels // self.num_groups).reshape(count, 1, channels)
-        variance = centred.square().mean(1).view(count, self.num_groups, -1).mean(2, keepdim=True)
+        mean = mean.expand(-1, -1, channels // self.num_groups).reshape(count, 1, channels)
+        lasting = torch.is_grad_enabled()
+        centred = torch.sub(rows, mean, out=rows if overwrite and not lasting else None)
+        squares = sum(part.square().sum(1) for part in centred.split(_CACHED, dim=1))
+        variance = torch.as_tensor(squares).view(count, self.num_groups, -1).mean(2, keepdim=True) / (height * width)
         gain = self.weight.view(1, self.num_groups, -1) * (variance + self.eps).rsqrt()
         gain, shift = gain.view(count, 1, channels), self.bias.view(1, 1, channels)
         if modulation is not None:
             more, moved = (part.float().reshape(-1, 1, channels) for part in modulation)
             gain, shift = gain * more, torch.addcmul(moved, shift, more)
-        h = torch.addcmul(shift, centred, gain).view(count, height, width, channels)
-        return h.permute(0, 3, 1, 2).to(x.dtype)
+        h = torch.addcmul(shift, centred, gain, out=None if lasting else centred)
+        return h.view(count, height, width, channels).permute(0, 3, 1, 2).to(x.dtype)
+
+
+def silu(h: Tensor) -> Tensor:
+    """In place where nobody will ask for gradients: a map that was just made is not needed as it was."""
+    return F.silu(h, inplace=not torch.is_grad_enabled())
 
 
 class TimeEmbedding(nn.Module):
@@ -116,17 +126,18 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Modulation, condition: Modulation) -> Tensor:
         """Map `(B, C, H, W)` -> `(B, C', H', W')`."""
-        norm, activation, convolution = self.in_layers
-        h = activation(norm(x))
+        norm, _, convolution = self.in_layers
+        h = silu(norm(x))
         if self.resample == "down":
             h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
         elif self.resample == "up":
             h, x = F.interpolate(h, scale_factor=2.0), F.interpolate(x, scale_factor=2.0)
         h = convolution(h)
-        first_norm, activation, convolution, second_norm, _, dropout, last = self.out_layers
-        h = convolution(activation(first_norm(h, time)))
-        h = last(dropout(activation(second_norm(h, condition))))
-        out: Tensor = self.skip_connection(x) + h
+        first_norm, _, convolution, second_norm, _, dropout, last = self.out_layers
+        h = convolution(silu(first_norm(h, time, overwrite=True)))
+        h = last(dropout(silu(second_norm(h, condition, overwrite=True))))
+        skipped: Tensor = self.skip_connection(x)
+        out: Tensor = skipped + h if torch.is_grad_enabled() else h.add_(skipped)
         return out
 
 

@@ -16,7 +16,8 @@ Phrases = dict[tuple[str, ...], tuple[tuple[str, str], ...]]
 VERBS = frozenset(
     ["is", "are", "was", "has", "have", "had", "wears", "wear", "wore", "does", "isn't", "hasn't", "doesn't"]
 )
-ARTICLES = frozenset(["a", "an", "the", "this", "that"])
+DEFINITE = frozenset(["the", "this", "that"])
+ARTICLES = frozenset(["a", "an"]) | DEFINITE
 NEUTRAL_NOUNS = ("person", "individual", "someone", "somebody")
 
 _TOKEN = re.compile(r"\d+\s+years?\s+old|[^\W_]+(?:'(?!s\b)[^\W_]+)*|'s\b|[,.;:!?]")
@@ -95,7 +96,10 @@ def read(text: str, graph: CausalGraph) -> Reading:
         if size:
             span = tokens[at][1], tokens[at + size - 1][2]
             pairs = known[tuple(words[at : at + size])]
-            mentions += [Mention(variable, value, bool(negator), *span) for variable, value in pairs]
+            denied = bool(negator)
+            if words[at] in _NEGATORS:  # "no hair" denies nothing of what it means, but reaches on as "no" does
+                denied, negator = False, words[at]
+            mentions += [Mention(variable, value, denied, *span) for variable, value in pairs]
             at += size
             continue
         word = words[at]
@@ -167,5 +171,5 @@ def implied(name: str, known: Mapping[str, str], graph: CausalGraph, excluded: I
 def _ends(following: list[str], negator: str, graph: CausalGraph) -> bool:
     """Whether an "and" ends what a negator denies: before a verb or a subject, mostly also before an article."""
     subjects = {s.pronoun for v in graph.variables.values() for s in v.language.subjects.values()}
-    starts = VERBS | subjects | {"wearing", "having"} | (frozenset() if negator in _LONG_NEGATORS else ARTICLES)
+    starts = VERBS | subjects | {"wearing", "having"} | (DEFINITE if negator in _LONG_NEGATORS else ARTICLES)
     return bool(following) and following[0] in starts

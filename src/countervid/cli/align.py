@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
 from countervid.cli.common import console, progress
-from countervid.errors import FaceError
+from countervid.errors import ConfigError, FaceError
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -17,7 +17,10 @@ app = typer.Typer(no_args_is_help=True)
 def align(
     videos: Annotated[list[Path], typer.Argument(help="Video files, or folders of them.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The data set: OUT/{train,test}/VIDEO/FRAME.png.")] = Path("Video_Dataset"),
-    size: Annotated[int, typer.Option(help="Side of a crop, pixels.")] = 256,
+    preset: Annotated[
+        str, typer.Option(help="What the crops are for: paper-256, FFHQ's square; miniature, 128 px of a wider one.")
+    ] = "paper-256",
+    size: Annotated[Optional[int], typer.Option(help="Side of a crop in pixels, instead of the preset's.")] = None,
     every: Annotated[int, typer.Option(help="Keep one of so many frames.")] = 1,
     least_side: Annotated[int, typer.Option(help="Smallest face's square in its frame, pixels.")] = 128,
     least_frames: Annotated[int, typer.Option(help="Fewest usable frames of a video.")] = 8,
@@ -29,11 +32,15 @@ def align(
     """Cut aligned face crops out of raw videos, for `countervid train autoencoder`. The same command resumes."""
     from rich.table import Table
 
+    from countervid.autoencoder.faces import CROPS
     from countervid.training.align import AlignConfig, align_videos, find_videos
 
+    if preset not in CROPS:
+        raise ConfigError(f"There is no preset `{preset}`. There are: {', '.join(CROPS)}.")
+    side, framing = CROPS[preset]
     config = AlignConfig(
-        size=size, every=every, least_side=least_side, least_frames=least_frames, test_share=test_share,
-        person=person,  # type: ignore[arg-type]
+        size=side if size is None else size, framing=framing, every=every, least_side=least_side,
+        least_frames=least_frames, test_share=test_share, person=person,  # type: ignore[arg-type]
     )  # fmt: skip
     found = find_videos(videos)
     with progress("aligning") as advance:

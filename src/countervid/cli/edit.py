@@ -63,7 +63,8 @@ def edit(
     only: Annotated[
         Optional[list[str]], typer.Option("--amount", metavar="NAME=NUMBER", help="The same for one attribute.")
     ] = None,
-    steps: Annotated[Optional[int], typer.Option(help="Evaluations each way, for editors that diffuse.")] = None,
+    steps: Annotated[Optional[int], typer.Option(help="Steps of the chains, for editors that diffuse.")] = None,
+    max_frames: Annotated[Optional[int], typer.Option(help="Edit the first frames only, and write no more.")] = None,
     clip_model: Annotated[
         Optional[str], typer.Option("--clip", help="The CLIP of --target-text: a folder or a hub's name.")
     ] = None,
@@ -92,7 +93,7 @@ def edit(
     from countervid.runs.folder import OtherRunError
     from countervid.runs.run import counterfactual
 
-    guide = _guide(attribute, scale, normalize, source_text, target_text, text_options or [])
+    guide = _guide(attribute, scale, normalize, source_text, target_text, text_options or [], clip_model)
     stated: str | dict[str, str] | None = factual
     if guide is None:
         plan = CausalGraph.load(graph)
@@ -110,6 +111,8 @@ def edit(
     amounts = _amounts(only or [])
     source = Clip.read(clip)
     true = None if truth is None else Clip.read(truth)
+    if max_frames is not None:
+        source, true = source.first(max_frames), None if true is None else true.first(max_frames)
     chosen = make_editor(editor, model, cache, steps=steps, face=face, device=device, settings=settings or [])
     with stages() as report:
 
@@ -128,10 +131,16 @@ def edit(
 
 
 def _guide(
-    attribute: str | None, scale: float | None, normalise: bool, source: str, target: str | None, options: list[str]
+    attribute: str | None,
+    scale: float | None,
+    normalise: bool,
+    source: str,
+    target: str | None,
+    options: list[str],
+    clip_model: str | None,
 ) -> Guide | None:
     """The way round the graph that the options describe, if any."""
-    from countervid.autoencoder.clip_guidance import TextGuidance
+    from countervid.autoencoder.clip_guidance import BUNDLED, TextGuidance
     from countervid.autoencoder.directions import Direction
     from countervid.editors.base import make_config
 
@@ -140,7 +149,8 @@ def _guide(
     if scale is not None and not math.isfinite(scale):
         raise ConfigError(f"`--scale` must be a number, got {scale}.")
     if target is not None:
-        values = {"source_text": source, "target_text": target, **_settings(options, "--text")}
+        suited = BUNDLED if clip_model is None else {}
+        values = {**suited, "source_text": source, "target_text": target, **_settings(options, "--text")}
         guidance: TextGuidance = make_config(TextGuidance, values | ({} if scale is None else {"scale": scale}), "text")
         return guidance
     if options:

@@ -12,6 +12,8 @@ from countervid.cli.common import console, progress
 from countervid.errors import ConfigError
 
 if TYPE_CHECKING:
+    import torch
+
     from countervid.autoencoder.faces import FaceNetworks
     from countervid.phantom.dataset import PhantomFrames
 
@@ -22,6 +24,8 @@ NetworksOption = Annotated[
     typer.Option(help="Folder of the frozen networks, as `models import` writes it; the bundled ones by default."),
 ]
 CpuOption = Annotated[bool, typer.Option("--cpu", help="Leave GPUs alone.")]
+PeopleOption = Annotated[int, typer.Option(help="How many people `--data phantom` renders.")]
+WorkersOption = Annotated[int, typer.Option(help="Processes that render.")]
 
 PEOPLE = {"train": 3000, "validation": 160, "examiner": 2500}  # rendered when a data folder is empty
 
@@ -34,7 +38,10 @@ def group() -> None:
 @app.command()
 def miniature(
     stage: Annotated[
-        Optional[str], typer.Option(help="vae, identity, landmarks, parser, examiner, dva, or `all`.")
+        Optional[str],
+        typer.Option(
+            help="vae, identity, landmarks, parser, examiner, dva, classifier, couple, recouple, clip, or `all`."
+        ),
     ] = None,
     evaluate: Annotated[bool, typer.Option("--evaluate", help="Measure the finished miniature, end to end.")] = False,
     data: Annotated[Path, typer.Option(help="Rendered people; rendered here if absent.")] = Path("checkpoints/data"),
@@ -53,7 +60,7 @@ def miniature(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ... or auto, a GPU where there is one.")] = "auto",
     people: Annotated[Optional[int], typer.Option(help="How many people to render for training.")] = None,
     clips: Annotated[int, typer.Option(help="Unseen people that --evaluate edits.")] = 24,
-    workers: Annotated[int, typer.Option(help="Processes that render.")] = 2,
+    workers: WorkersOption = 2,
 ) -> None:
     """Train a stage of the miniature; the same command resumes. Then, or only, measure it."""
     from countervid.models import bundled_folder, seal
@@ -91,7 +98,7 @@ def miniature(
                 start=start,
                 device=place,
                 report=report,
-                note=console().log,
+                note=console().print,
             )
         for what, value in figures.items():
             console().print(f"{name}: {what} {value:.2f}")
@@ -125,12 +132,14 @@ def autoencoder(
     tracker: Annotated[
         Optional[list[str]], typer.Option(help="Also log to tensorboard, wandb ...; repeat it for several.")
     ] = None,
-    people: Annotated[int, typer.Option(help="How many people `--data phantom` renders.")] = 1000,
+    people: PeopleOption = 1000,
     cpu: CpuOption = False,
-    workers: Annotated[int, typer.Option(help="Processes that render.")] = 2,
+    workers: WorkersOption = 2,
 ) -> None:
     """Train the diffusion video autoencoder; under `accelerate launch` on many GPUs. The same command resumes."""
     from dataclasses import replace
+
+    from accelerate import PartialState
 
     from countervid.training.autoencoder import PRESETS, FolderSource, PhantomSource, Source, train
     from countervid.training.videos import VideoFolders
@@ -151,11 +160,13 @@ def autoencoder(
             + ("--preset miniature, or --networks with imported ones." if networks is None else "another preset.")
         )
     sources: list[Source] = []
+    place = PartialState(cpu=cpu)  # of several processes one renders and speaks
     for split in ("train", "test"):
         if data == "phantom":
             rendered = "train" if split == "train" else "validation"
             count = people if split == "train" else None
-            sources.append(PhantomSource(_people(rendered, out.parent / "data", count, workers)))
+            with place.main_process_first():
+                sources.append(PhantomSource(_people(rendered, out.parent / "data", count, workers)))
             continue
         with progress(f"looking at {split}") as advance:
             found = VideoFolders.scan(Path(data), split, least=config.frames, check=advance)
@@ -169,65 +180,87 @@ def autoencoder(
 
         figures = train(
             sources[0], sources[1], seen, out, config, keep=folders, trackers=tuple(tracker or ()), cpu=cpu,
-            report=report, note=console().log,
+            report=report, note=console().print,
         )  # fmt: skip
+    if not place.is_main_process:
+        return
     for name, value in figures.items():
         console().print(f"{name.replace('_', ' ')}: {value:.4f}")
-    console().print(f"Use it: countervid edit CLIP --do age=old --model {out}", soft_wrap=True)
+    if (out / "dva" / "classifier").is_dir():
+        console().print(f"Use it: countervid edit CLIP --do age=old --model {out}", soft_wrap=True)
+    else:
+        source = "phantom" if data == "phantom" else "CELEBA_HQ"
+        console().print(
+            f"For edits by attribute: countervid train classifier --data {source} --model {out}", soft_wrap=True
+        )
 
 
 @app.command()
 def statistics(
-    data: Annotated[Path, typer.Option(help="ROOT of ROOT/{train,test}/VIDEO/FRAME.png.")],
+    data: Annotated[
+        str, typer.Option(help="ROOT of ROOT/{train,test}/VIDEO/FRAME.png, or `phantom`: rendered people.")
+    ],
     networks: NetworksOption = None,
     split: Annotated[str, typer.Option(help="train or test.")] = "test",
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("checkpoints/statistics.safetensors"),
+    people: PeopleOption = 1000,
     cpu: CpuOption = False,
+    workers: WorkersOption = 2,
 ) -> None:
     """Mean and spread of all frames' identity vectors, which normalise those that the classifier reads."""
-    import torch
-
-    from countervid.training.classifier import frames_of, save_statistics, statistics_of, vectors_of
+    from countervid.training.classifier import frames_of, save_statistics, statistics_of, vectors_of, vectors_of_people
 
     seen, _ = _networks(networks, cpu)
-    files = frames_of(data, split)
-    device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
-    with progress("looking") as advance:
-        vectors = vectors_of(files, seen, device, advance)
+    device = _device(cpu)
+    if data == "phantom":
+        rendered = _people("train", out.parent / "data", people, workers)
+        with progress("looking") as advance:
+            vectors = vectors_of_people(rendered, seen, device, advance)
+    else:
+        files = frames_of(Path(data), split)
+        with progress("looking") as advance:
+            vectors = vectors_of(files, seen, device, advance)
     save_statistics(statistics_of(iter(vectors.split(4096)), vectors.shape[1]), out)
-    console().print(
-        f"Statistics of {len(vectors):,} vectors ({len(files):,} frames, mirrored too) in {out}", soft_wrap=True
-    )
+    console().print(f"Statistics of {len(vectors):,} vectors in {out}", soft_wrap=True)
 
 
 @app.command()
 def classifier(
-    data: Annotated[Path, typer.Option(help="CelebA-HQ: the folder of CelebAMask-HQ-attribute-anno.txt.")],
+    data: Annotated[str, typer.Option(help="CelebA-HQ, the folder of CelebAMask-HQ-attribute-anno.txt; or `phantom`.")],
     model: Annotated[Path, typer.Option(help="The autoencoder's folder: the classifier goes to MODEL/dva/classifier.")],
     networks: NetworksOption = None,
     statistics: Annotated[Optional[Path], typer.Option(help="Of `train statistics`; else of these pictures.")] = None,
+    people: PeopleOption = 1000,
     cpu: CpuOption = False,
+    workers: WorkersOption = 2,
 ) -> None:
-    """Learn to read the forty attributes of CelebA from identity vectors: what `edit --attribute` moves along."""
-    import torch
-
-    from countervid.training.classifier import load_statistics, train_celeba
+    """Learn to read attributes from identity vectors: what `edit --do` and `--attribute` move along."""
+    from countervid.training.classifier import load_statistics, train_celeba, train_phantom
 
     seen, _ = _networks(networks if networks is not None else model, cpu)
-    device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
     known = None if statistics is None else load_statistics(statistics)
-    with progress("looking") as advance:
-        learnt, figures = train_celeba(data, seen, device, statistics=known, progress=advance)
+    if data == "phantom":
+        folder = model.parent / "data"
+        rendered = _people("train", folder, people, workers), _people("validation", folder, None, workers)
+        with progress("looking") as advance:
+            learnt, figures = train_phantom(*rendered, seen, _device(cpu), statistics=known, progress=advance)
+    else:
+        with progress("looking") as advance:
+            learnt, figures = train_celeba(Path(data), seen, _device(cpu), statistics=known, progress=advance)
     learnt.save_pretrained(model / "dva" / "classifier")
     for name, right in figures.items():
         console().print(f"{name}: {right:.1f} % right on pictures it did not learn from")
     console().print(f"{len(learnt.variables)} attributes in {model / 'dva' / 'classifier'}", soft_wrap=True)
 
 
+def _device(cpu: bool) -> torch.device:
+    from countervid.models.device import choose_device
+
+    return choose_device("cpu" if cpu else "auto")
+
+
 def _networks(folder: Path | None, cpu: bool) -> tuple[FaceNetworks, dict[str, Path]]:
     """The frozen networks of a folder, or the bundled ones, and their folders by role."""
-    import torch
-
     from countervid.autoencoder.faces import load_networks
     from countervid.models import available, bundled
 
@@ -238,8 +271,7 @@ def _networks(folder: Path | None, cpu: bool) -> tuple[FaceNetworks, dict[str, P
         folders = {role: folder / role for role in roles if (folder / role).is_dir()}
     else:
         raise ConfigError(f"`{folder}` is not a folder of networks. `countervid models import` writes one.")
-    device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
-    return load_networks(folders, device), folders
+    return load_networks(folders, _device(cpu)), folders
 
 
 def _people(split: str, data: Path, count: int | None, workers: int) -> PhantomFrames:

@@ -19,9 +19,10 @@ _log = logging.getLogger(__name__)
 class AudioCarrier:
     """Feeds the sound's packets into an output in step with its pictures, so that nothing piles up in the muxer."""
 
-    def __init__(self, packets: Iterator[Any], tracks: dict[int, Any], origin: Fraction, output: Any) -> None:
+    def __init__(self, packets: Iterator[Any], tracks: dict[int, Any], audio: Audio | None, output: Any) -> None:
         """Use `AudioCarrier.opened`."""
-        self._packets, self._tracks, self._origin, self._output = packets, tracks, origin, output
+        self._packets, self._tracks, self._output = packets, tracks, output
+        self._origin, self._end = (Fraction(0), None) if audio is None else (audio.origin, audio.end)
         self._waiting: Any = None
 
     @staticmethod
@@ -30,12 +31,12 @@ class AudioCarrier:
         """Add the sound's streams to an output that has not begun to write; carries nothing where there is no sound."""
         with ExitStack() as stack:
             if audio is None:
-                yield AudioCarrier(iter(()), {}, Fraction(0), output)
+                yield AudioCarrier(iter(()), {}, None, output)
                 return
             container = stack.enter_context(opened(audio.path))
             streams = [s for s in container.streams.audio if s.codec_context is not None]
             tracks = {s.index: _track(s, output) for s in streams}
-            yield AudioCarrier(container.demux(streams), tracks, audio.origin, output)
+            yield AudioCarrier(container.demux(streams), tracks, audio, output)
 
     def carry(self, until: Fraction | None) -> None:
         """Pass on what sounds up to `until` seconds of the clip; all the rest with None."""
@@ -44,7 +45,10 @@ class AudioCarrier:
             self._waiting = None
             if packet is None:
                 break
-            if packet.dts is not None and until is not None and packet.dts * packet.time_base - self._origin > until:
+            at = None if packet.dts is None else packet.dts * packet.time_base - self._origin
+            if at is not None and self._end is not None and at >= self._end:
+                continue
+            if at is not None and until is not None and at > until:
                 self._waiting = packet
                 return
             self._tracks[packet.stream.index].carry(packet, self._origin, self._output)

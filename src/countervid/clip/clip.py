@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from countervid.clip.images import SUFFIXES, FolderSource
-from countervid.clip.sources import MappedSource, MemorySource, Progress, Source
+from countervid.clip.sources import FirstSource, MappedSource, MemorySource, Progress, Source
 from countervid.clip.video import VideoSource
 from countervid.clip.writers import write_clip
 from countervid.errors import ClipError
@@ -148,6 +148,16 @@ class Clip:
             raise ValueError(f"`size` must be at least 1, got {size}.")
         return self._source.windows(size)
 
+    def first(self, count: int) -> Clip:
+        """The first `count` frames, lazily, with as much of the sound; the clip itself where it has no more.
+
+        Raises:
+            ClipError: `count` is below 1.
+        """
+        if count < 1:
+            raise ClipError(f"A clip needs at least 1 frame, got {count}.")
+        return self if count >= len(self) else Clip(FirstSource(self._source, count))
+
     def mapped(
         self,
         function: Callable[[int, Tensor], Tensor],
@@ -162,8 +172,7 @@ class Clip:
             window: Frames a call.
             size: `(height, width)` of what the function returns, when it is not this clip's.
         """
-        height, width = size or (self.height, self.width)
-        return Clip(MappedSource(self._source, function, window, height, width))
+        return Clip(MappedSource(self._source, function, window, size or (self.height, self.width)))
 
     def write(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
@@ -51,6 +51,7 @@ class Audio:
 
     path: Path
     origin: Fraction  # seconds in the file that are time 0 of the clip
+    end: Fraction | None = None  # seconds of the clip after which there is silence
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,15 +83,19 @@ class MemorySource:
         return digest_of_frames(self)
 
 
-@dataclass(frozen=True, eq=False)
-class MappedSource:
-    """Frames computed from another source's, window by window."""
+class DerivedSource:
+    """Base of sources that change another's pictures: all else is the other's."""
 
     base: Source
-    function: Callable[[int, Tensor], Tensor]
-    window: int
-    height: int
-    width: int
+    path: Path | None = None
+
+    @property
+    def height(self) -> int:
+        return self.base.height
+
+    @property
+    def width(self) -> int:
+        return self.base.width
 
     @property
     def stamps(self) -> Sequence[int]:
@@ -105,10 +110,6 @@ class MappedSource:
         return self.base.rate
 
     @property
-    def path(self) -> Path | None:
-        return None
-
-    @property
     def metadata(self) -> Mapping[str, str]:
         return self.base.metadata
 
@@ -119,6 +120,27 @@ class MappedSource:
     @property
     def aspect(self) -> Fraction | None:
         return self.base.aspect
+
+    def digest(self: Source) -> str:
+        return digest_of_frames(self)
+
+
+@dataclass(frozen=True, eq=False)
+class MappedSource(DerivedSource):
+    """Frames computed from another source's, window by window."""
+
+    base: Source
+    function: Callable[[int, Tensor], Tensor]
+    window: int
+    size: tuple[int, int]
+
+    @property
+    def height(self) -> int:
+        return self.size[0]
+
+    @property
+    def width(self) -> int:
+        return self.size[1]
 
     def _computed(self) -> Iterator[Tensor]:
         for start, frames in self.base.windows(self.window):
@@ -132,8 +154,31 @@ class MappedSource:
         # The function always sees windows of `self.window`, so a frame does not depend on how the clip is consumed.
         return regroup(self._computed(), size)
 
+
+@dataclass(frozen=True, eq=False)
+class FirstSource(DerivedSource):
+    """The first frames of another source, with as much of its sound."""
+
+    base: Source
+    count: int
+
+    @property
+    def stamps(self) -> Sequence[int]:
+        return self.base.stamps[: self.count]
+
+    @property
+    def audio(self) -> Audio | None:
+        sound = self.base.audio
+        return None if sound is None else replace(sound, end=self.base.stamps[self.count] * self.base.time_base)
+
     def digest(self) -> str:
-        return digest_of_frames(self)
+        return hashlib.sha256(f"first {self.count} of {self.base.digest()}".encode()).hexdigest()
+
+    def windows(self, size: int) -> Iterator[tuple[int, Tensor]]:
+        for start, frames in self.base.windows(size):
+            yield start, frames[: self.count - start]
+            if start + size >= self.count:
+                return
 
 
 class MadeSource:

@@ -100,7 +100,10 @@ class Prepared:
 
 
 class Editor(Protocol):
-    """Two steps. Everything expensive that does not depend on the target belongs in the first."""
+    """Two steps. Everything expensive that does not depend on the target belongs in the first.
+
+    An editor may also have `check(do, guide)`: it raises at once what `edit` would raise after `prepare`.
+    """
 
     name: ClassVar[str]
     config: Any

@@ -33,7 +33,7 @@ from countervid.autoencoder.model import DiffusionAutoencoder
 from countervid.clip import Clip
 from countervid.clip.sheets import write_rows
 from countervid.diffusion.samplers import sampler
-from countervid.editors.base import Attributes, Prepared, Report, Seen, Target, default_cache, register_editor
+from countervid.editors.base import Attributes, Guide, Prepared, Report, Seen, Target, default_cache, register_editor
 from countervid.editors.dva_drawing import Drawing, load, name_of
 from countervid.editors.store import Store, Tensors
 from countervid.embeddings.contrastive import Contrastive
@@ -46,12 +46,14 @@ from countervid.models.device import choose_device
 from countervid.models.folder import write_whole
 
 FORMAT = 1  # of what is stored
+_PREVIEW_EVERY = 25  # iterations of a search by text
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
 class DVAConfig:
-    steps: int = 20  # evaluations each way; the identity's effect is settled by then (docs/editing.md)
-    sampler: str = "ddim"  # how the chains are walked, see `diffusion/samplers.py`
+    steps: int = 10  # of the chains; the identity's effect is settled by then (docs/autoencoder.md)
+    sampler: str = "belm"  # how the chains are walked, see `diffusion/samplers.py`
     face: int = 0  # which one, counted from the largest
     part: Part = "head"  # what may change; `face` leaves hair and hats alone
     paste: Mode = "adaptive"  # how the difference meets the source's detail, see `face/paste.py`
@@ -62,6 +64,8 @@ class DVAConfig:
     text_model: str = "clip"  # a CLIP for edits by text: a bundled one's name, a folder, or a hub's name
     batch: int = 8  # frames at a time; bounds the memory
     window: int = 32  # frames that are stored together, and lost together when a run is stopped
+    precision: str = "float32"  # that the diffusion network computes in; or bfloat16, float16
+    compile: bool = False  # by torch.compile: minutes for the first clip, less for each after it
     device: str = "auto"  # a GPU where there is one; the same bytes each time are promised for the CPU
 
     def __post_init__(self) -> None:
@@ -70,8 +74,12 @@ class DVAConfig:
         if self.part not in ("head", "face"):
             raise ConfigError(f"`part` must be head or face, got `{self.part}`.")
         sampler(self.sampler)
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"`precision` must be one of {', '.join(PRECISIONS)}, got `{self.precision}`.")
         if not 2 <= self.steps <= 1000:
             raise ConfigError(f"`steps` must lie in 2..1000, got {self.steps}.")
+        if self.steps < 3 and sampler(self.sampler).exact:
+            raise ConfigError(f"`{self.sampler}` needs at least 3 `steps`, got {self.steps}.")
         for name in ("batch", "window"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
@@ -114,6 +122,9 @@ class DVA:
         self.device = choose_device(self.config.device)
         self.faces = load_networks(folders, self.device)
         self.autoencoder = DiffusionAutoencoder.from_pretrained(folders["dva"]).to(self.device)
+        self.autoencoder.precision = PRECISIONS[self.config.precision]
+        if self.config.compile:
+            self.autoencoder.unet.compile()
         reader = folders["dva"] / "classifier"
         self.classifier = AttributeClassifier.from_pretrained(reader) if reader.is_dir() else None
         self.autoencoder.schedule.respaced(self.config.steps)  # refuses a number of steps that cannot be had
@@ -157,6 +168,7 @@ class DVA:
             "settings": {
                 "steps": config.steps,
                 "sampler": config.sampler,
+                "precision": config.precision,
                 "face": config.face,
                 "window": config.window,
                 "batch": config.batch,
@@ -168,10 +180,10 @@ class DVA:
         track = self._track(clip, store, report)
         starts = self._starts(track)
         self._look(clip, track, starts, store, report)
-        vectors = torch.cat([load(store, "looks", start)["identity"] for start in starts])
+        total = sum(load(store, "looks", start)["identity"].double().sum(0) for start in starts)
         # Deviation: the mean is brought back to unit length, as edited identities are; the published code does not, and
         # so changes the picture at strength 0.
-        identity = F.normalize(vectors.double().mean(0), dim=0).float()
+        identity = F.normalize(torch.as_tensor(total), dim=0).float()
         counts = track.counts()
         facts: dict[str, object] = {
             "faces": track.describe(),
@@ -198,6 +210,26 @@ class DVA:
             found[name] = Seen(value=value, confidence=chances[value])
         return found
 
+    def check(self, do: Attributes, guide: Guide | None = None) -> None:
+        """Refuse at once what `edit` would refuse after the clip is prepared.
+
+        Raises:
+            InterventionError: The weights do not know an attribute.
+        """
+        if isinstance(guide, Direction):
+            along(self._classifier().mean, self._classifier(), guide)
+        elif guide is None:
+            for name, value in do.items():
+                _in_words_of(self._classifier(), name, value)
+
+    def _classifier(self) -> AttributeClassifier:
+        if self.classifier is None:
+            raise InterventionError(
+                "These weights came without a classifier, so no attribute can be changed by name. Import them with "
+                "one: `countervid models import dva --classifier FILE`."
+            )
+        return self.classifier
+
     def moved(self, prepared: Prepared, target: Target, report: Report | None = None) -> Tensor:
         """The identity `(D,)` that shows the target's attributes, or goes the way of its guide.
 
@@ -207,34 +239,29 @@ class DVA:
         if isinstance(target.guide, TextGuidance):
             away = target.strength * target.guide.scale * self._by_text(prepared, target.guide, report)
             return F.normalize(prepared.payload + away, dim=0)
-        if self.classifier is None:
-            raise InterventionError(
-                "These weights came without a classifier, so no attribute can be changed by name. Import them with "
-                "one: `countervid models import dva --classifier FILE`."
-            )
+        classifier = self._classifier()
         if isinstance(target.guide, Direction):
-            return along(prepared.payload, self.classifier, target.guide, target.strength)
-        known = self.classifier.variables
+            return along(prepared.payload, classifier, target.guide, target.strength)
         changes: dict[str, str] = {}
         strengths: dict[str, float] = {}
         for name, value in target.changed.items():
-            said = celeba.meaning(name, value, known)
-            if said is None:
-                names = ", ".join(f"{n} ({' / '.join(values)})" for n, values in known.items())
-                raise InterventionError(f"These weights cannot make `{name} = {value}`. They know: {names}.")
+            said = _in_words_of(classifier, name, value)
             changes |= said
             strengths |= dict.fromkeys(said, target.amount(name))
+        known = classifier.variables
         kept = [word for name, value in target.kept.items() for word in celeba.meaning(name, value, known) or ()]
         identity: Tensor = prepared.payload
-        return move(identity, self.classifier, changes, kept, strength=strengths, length="unit")
+        return move(identity, classifier, changes, kept, strength=strengths, length="unit")
 
     def _by_text(self, prepared: Prepared, guidance: TextGuidance, report: Report | None) -> Tensor:
         """What the text adds to the identity `(D,)`, found on the first frame with the face, and kept.
 
-        Beside it stand `losses.csv` and `preview.png`: the frame, and what CLIP saw of it at the best iteration.
+        Beside it stand, brought up to date as it goes, `losses.csv` and `preview.png`: the frame, and what CLIP saw of
+        it at the best iteration.
         """
         store = prepared.store
-        mark = hashlib.sha256(json.dumps([asdict(guidance), self.config.text_model]).encode()).hexdigest()[:20]
+        search = asdict(replace(guidance, scale=1.0))  # what is found does not depend on how far it is followed
+        mark = hashlib.sha256(json.dumps([search, self.config.text_model]).encode()).hexdigest()[:20]
         track = prepared.track
         assert track is not None
         looks = load(store, "looks", self._starts(track)[0])
@@ -247,17 +274,23 @@ class DVA:
             clip = self._text_model()
             losses, best, lowest, seen = ["iteration,total,clip,identity,l1"], z_id, float("inf"), None
             codec, model = self.faces.codec, self.autoencoder
+            folder = store.folder / "text" / mark
+
+            def show() -> None:
+                write_whole(folder / "losses.csv", "\n".join(losses) + "\n")
+                if seen is not None:
+                    frame = codec.decode(x).expand(len(seen), -1, -1, -1)
+                    write_rows(folder / "preview.png", {"the frame": frame.cpu(), "as CLIP saw it": seen.cpu()})
+
             for found in optimise(model, clip, codec, x, z_id, pose, face, guidance):
                 losses.append(f"{found.index},{found.total:.6f},{found.clip:.6f},{found.identity:.6f},{found.l1:.6f}")
                 if found.total < lowest:
                     lowest, best, seen = found.total, found.best, found.pictures
                 if report is not None:
                     report("following the text", found.index + 1, guidance.iterations)
-            folder = store.folder / "text" / mark
-            write_whole(folder / "losses.csv", "\n".join(losses) + "\n")
-            if seen is not None:
-                frame = codec.decode(x).expand(len(seen), -1, -1, -1)
-                write_rows(folder / "preview.png", {"the frame": frame.cpu(), "as CLIP saw it": seen.cpu()})
+                if found.index % _PREVIEW_EVERY == 0:
+                    show()
+            show()
             return {"away": (best - z_id).cpu()}
 
         with torch.inference_mode(False), torch.enable_grad():
@@ -384,6 +417,15 @@ def _folders(root: Path | None) -> dict[str, Path]:
             f"{', '.join(needed)}, as `countervid train miniature` or `countervid models import` writes them."
         )
     return bundled | {name: root / name for name in (*needed, "vae", *common) if (root / name).is_dir()}
+
+
+def _in_words_of(classifier: AttributeClassifier, name: str, value: str) -> Attributes:
+    """What the classifier calls `name = value`: its own variables and values."""
+    said = celeba.meaning(name, value, classifier.variables)
+    if said is None:
+        names = ", ".join(f"{n} ({' / '.join(values)})" for n, values in classifier.variables.items())
+        raise InterventionError(f"These weights cannot make `{name} = {value}`. They know: {names}.")
+    return said
 
 
 def _filled(rows: Tensor, size: int) -> Tensor:

@@ -54,7 +54,7 @@ class Contrastive:
         logging.disable_progress_bar()  # our own say what is going on
         local = os.path.isdir(name)
         try:
-            model = CLIPModel.from_pretrained(str(name), local_files_only=local)
+            model = CLIPModel.from_pretrained(str(name), local_files_only=local, dtype=torch.float32)
             tokenizer = CLIPTokenizer.from_pretrained(str(name), local_files_only=local)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]

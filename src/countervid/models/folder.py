@@ -120,17 +120,17 @@ def load_config(folder: str | Path, kind: type[C]) -> C:
         ) from None
 
 
-def load_weights(folder: str | Path, model: nn.Module) -> None:
-    """Fill `model` from `folder` and leave it in evaluation mode, in single precision, without gradients.
+def load_weights(folder: str | Path, model: nn.Module, name: str = WEIGHTS) -> None:
+    """Fill `model` from a file in `folder` and leave it in evaluation mode, in single precision, without gradients.
 
     Raises:
         ModelError: The weights are missing, damaged, or another model's (the first names that differ are given).
     """
-    path = Path(folder) / WEIGHTS
+    path = Path(folder) / name
     try:
-        state = {name: t.float() if t.is_floating_point() else t for name, t in load_file(path).items()}
+        state = {key: t.float() if t.is_floating_point() else t for key, t in load_file(path).items()}
     except FileNotFoundError:
-        raise ModelError(f"No weights in {folder}: {WEIGHTS} is missing.") from None
+        raise ModelError(f"No weights in {folder}: {name} is missing.") from None
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is damaged ({error}). Download or train it again.") from None
     own = model.state_dict()

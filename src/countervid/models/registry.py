@@ -39,6 +39,7 @@ REGISTRY: Mapping[str, Entry] = {
     "dva": Entry(
         what="miniature: diffusion video autoencoder, its statistics and classifier", aliases=("autoencoder",)
     ),
+    "clip": Entry(what="miniature: crops and sentences in one space"),
     "examiner": Entry(what="miniature: judge of attributes, for the metrics alone"),
 }
 

@@ -137,6 +137,8 @@ def counterfactual(
     # Checked before anything dear is computed; what the graph and the clip add is checked by the target itself.
     strengths = dict(strengths or {})
     Target(factual={}, do={}, counterfactual=dict.fromkeys(strengths, ""), strength=strength, strengths=strengths)
+    if hasattr(chosen, "check"):
+        chosen.check(do, guide)
     settings = {
         "clip": clip.digest(),
         "do": dict(do),

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from accelerate.tracking import LoggerType, get_available_trackers
 from accelerate.utils import ProjectConfiguration
 from torch import Tensor, nn
 
@@ -28,6 +29,7 @@ from countervid.autoencoder.model import DiffusionAutoencoder
 from countervid.clip.sheets import write_rows
 from countervid.errors import ConfigError, ModelError
 from countervid.face.parse import NOT_FACE
+from countervid.models.folder import write_whole
 from countervid.phantom.dataset import PhantomFrames
 from countervid.training.crops import draw, images
 from countervid.training.loop import average_into, save_whole
@@ -56,6 +58,7 @@ class TrainConfig:
     precision: str = "fp16"  # "no", "bf16" or "fp16"
     seed: int = 0
     save_every: int = 2500  # steps
+    save_seconds: float = 1800.0  # and after so long at the latest
     sample_every: int = 2500
     validate_every: int = 2500
     log_every: int = 20
@@ -75,7 +78,7 @@ PRESETS: Mapping[str, Callable[[FaceNetworks], TrainConfig]] = {
         model=miniature(networks.codec.channels),
         loss=LossConfig(distance="mse", noise_terms=1, regulariser_weight=0.0),
         steps=6000, videos=8, frames=4, lr=1e-3, warmup=200, ema=0.9995, precision="no",
-        save_every=200, sample_every=500, validate_every=200,
+        save_every=200, save_seconds=60.0, sample_every=500, validate_every=200, log_every=5,
     ),
 }  # fmt: skip
 """Named beginnings: the published system, and the one that learns on a laptop."""
@@ -161,6 +164,7 @@ def train(
     Raises:
         ModelError: The loss is no longer a number; the last good state stays in `out`. Or `out` holds another training.
     """
+    _check_trackers(trackers)
     accelerator = Accelerator(
         mixed_precision=config.precision,
         gradient_accumulation_steps=config.accumulate,
@@ -192,11 +196,15 @@ def train(
         if accelerator.scaler is not None and state["scaler"]:
             accelerator.scaler.load_state_dict(state["scaler"])
         step = int(state["step"])
+        if main:
+            _forget_after(out, step)
     if trackers:
         accelerator.init_trackers("countervid", config={"steps": config.steps, "lr": config.lr})
 
     sums: dict[str, float] = {}
     counted, began, seen = 0, time.monotonic(), config.videos * config.frames * config.accumulate
+    saved = began
+    speed: dict[str, float] = {}
     while step < config.steps:
         for group in optimizer.param_groups:
             group["lr"] = config.lr * min(1.0, (step + 1) / max(1, config.warmup))
@@ -231,10 +239,11 @@ def train(
         if main and (step % config.log_every == 0 or last):
             seconds = time.monotonic() - began
             values = {name: value / counted for name, value in sums.items()}
-            values |= {
+            speed = {
                 "images_per_second": seen * counted / max(seconds, 1e-9),
                 "memory_gb": _memory(accelerator.device),
             }
+            values |= speed
             _log(out, {"step": step, **values})
             accelerator.log(values, step=step)
             if report is not None:
@@ -244,12 +253,14 @@ def train(
             figures = validate(average, test_source, networks, config, accelerator.device)
             _log(out, {"step": step, **figures})
             accelerator.log(figures, step=step)
-            note(f"step {step}: validation loss {figures['validation_loss']:.4f}")
+            pace = [f"{value:.1f} {name.replace('_', ' ')}" for name, value in speed.items()]
+            note(", ".join([f"step {step}: validation loss {figures['validation_loss']:.4f}", *pace]))
         if main and (step % config.sample_every == 0 or last):
             path = out / "samples" / f"{step:08d}.png"
             _samples(average, test_source, networks, config, accelerator.device, path)
             note(f"step {step}: samples in {path}")
-        if main and (step % config.save_every == 0 or last):
+        overdue = time.monotonic() - saved > config.save_seconds
+        if main and (step % config.save_every == 0 or overdue or last):
             scaler = accelerator.scaler
             save_whole(
                 out / STATE,
@@ -263,7 +274,8 @@ def train(
                 },
             )
             average.save_pretrained(out / "dva", dtype=torch.float32)
-            began = time.monotonic() if counted == 0 else began
+            saved = time.monotonic()
+            began = saved if counted == 0 else began
     if main:
         for role, folder in (keep or {}).items():
             target = out / role
@@ -348,6 +360,7 @@ def _resumed(out: Path, config: TrainConfig) -> dict[str, Any] | None:
     free = (
         "steps",
         "save_every",
+        "save_seconds",
         "sample_every",
         "validate_every",
         "log_every",
@@ -360,6 +373,24 @@ def _resumed(out: Path, config: TrainConfig) -> dict[str, Any] | None:
             "Use the settings it began with, or another folder."
         )
     return state
+
+
+def _check_trackers(names: tuple[str, ...]) -> None:
+    known, there = [str(kind) for kind in LoggerType], {str(kind) for kind in get_available_trackers()}
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"There is no tracker `{name}`. There are: {', '.join(known)}.")
+        if name not in (*there, "all"):
+            raise ConfigError(f"The tracker `{name}` is not installed. Install it with pip, or leave it out.")
+
+
+def _forget_after(out: Path, step: int) -> None:
+    """Take out of the log what a resumed training will log again."""
+    path = out / "log.jsonl"
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        write_whole(path, "".join(f"{line}\n" for line in kept))
 
 
 def _log(out: Path, values: Mapping[str, float]) -> None:

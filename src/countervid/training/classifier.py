@@ -18,6 +18,9 @@ from countervid.autoencoder import celeba
 from countervid.autoencoder.classifier import AttributeClassifier, LatentStatistics, fit
 from countervid.autoencoder.faces import FaceNetworks
 from countervid.errors import ConfigError, ModelError
+from countervid.phantom.dataset import ATTRIBUTES, PhantomFrames
+from countervid.phantom.scm import DOMAINS
+from countervid.training.crops import images
 from countervid.training.videos import VideoFolders, read_frame
 
 Progress = Callable[[int, int], None]
@@ -72,6 +75,19 @@ def vectors_of(
         found.append(networks.identity(pictures.to(device)).cpu())
         if progress is not None:
             progress(start + len(part), len(files))
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def vectors_of_people(
+    frames: PhantomFrames, networks: FaceNetworks, device: torch.device, progress: Progress | None = None
+) -> Tensor:
+    """Identity vectors of all crops of rendered people, `(N, D)`."""
+    found = []
+    for rows in torch.arange(len(frames)).split(_BATCH):
+        found.append(networks.identity(images(frames, rows).to(device)).cpu())
+        if progress is not None:
+            progress(int(rows[-1]) + 1, len(frames))
     return torch.cat(found)
 
 
@@ -143,3 +159,28 @@ def train_celeba(
         right = ((model(vectors[held]) > 0).long() == double[held][:, usable]).float().mean(0)
         figures = dict(zip(variables, (100 * right).tolist(), strict=True))
     return model, figures
+
+
+def train_phantom(
+    people: PhantomFrames,
+    others: PhantomFrames,
+    networks: FaceNetworks,
+    device: torch.device,
+    *,
+    statistics: LatentStatistics | None = None,
+    progress: Progress | None = None,
+) -> tuple[AttributeClassifier, dict[str, float]]:
+    """A classifier of rendered people's attributes, and its accuracy on `others`, whom no network has seen.
+
+    Raises:
+        ConfigError: Too few people: some attribute has one value among all of them.
+    """
+    labels, truth = (torch.stack([part.attribute(name) for name in ATTRIBUTES], 1) for part in (people, others))
+    for column, name in enumerate(ATTRIBUTES):
+        if labels[:, column].unique().numel() < len(DOMAINS[name]):
+            raise ConfigError(f"{len(people)} crops do not show every value of `{name}`. Render more `--people`.")
+    vectors = vectors_of_people(people, networks, device, progress)
+    model = fit({name: DOMAINS[name] for name in ATTRIBUTES}, vectors, labels, statistics=statistics, decay=1e-3)
+    said = model.probabilities(vectors_of_people(others, networks, device))
+    right = {name: (said[name].argmax(1) == truth[:, i]).float().mean() for i, name in enumerate(ATTRIBUTES)}
+    return model, {name: 100 * float(value) for name, value in right.items()}

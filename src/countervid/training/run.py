@@ -63,7 +63,7 @@ def train_stage(
     # A stage that goes on from another's model has its start already, and a solved one needs none.
     began_from = ""
     if start is not None and loss is not None and not stage.after:
-        began_from = _begin_from(start / stage.name, stage.network(model))
+        began_from = _begin_from(start / stage.name / stage.weights, stage.network(model))
     began = time.monotonic()
     average = model if loss is None else fit(model, loss, loop, folder, report, device)
     note(f"{stage.name}: measuring on {len(validation)} unseen crops")
@@ -75,8 +75,8 @@ def train_stage(
         "stage": stage.name,
         "started_from": began_from,
         "summary": stage.summary,
-        "parameters": sum(p.numel() for p in average.parameters()),
-        "bytes": (target / WEIGHTS).stat().st_size,
+        "parameters": sum(p.numel() for p in stage.network(average).parameters()),
+        "bytes": (target / stage.weights).stat().st_size,
         "loop": asdict(loop),
         "batch": 0 if loss is None else size,
         "people": int(train.column("person").unique().numel()),
@@ -91,8 +91,8 @@ def train_stage(
     return figures
 
 
-def _begin_from(folder: Path, network: nn.Module) -> str:
-    """Load the weights of `folder`, to be trained on; returns the SHA-256 of their file."""
-    load_weights(folder, network)
+def _begin_from(file: Path, network: nn.Module) -> str:
+    """Load the weights in `file`, to be trained on; returns its SHA-256."""
+    load_weights(file.parent, network, file.name)
     network.requires_grad_(True)
-    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    return hashlib.sha256(file.read_bytes()).hexdigest()

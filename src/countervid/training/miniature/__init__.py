@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from countervid.training.miniature import classifier, couple, dva, examiner, identity, landmarks, parser, vae
+from countervid.training.miniature import (
+    classifier,
+    clip,
+    couple,
+    dva,
+    examiner,
+    identity,
+    landmarks,
+    parser,
+    text_to_image,
+    vae,
+)
 from countervid.training.miniature.base import Stage
 
 STAGES: dict[str, Stage] = {
@@ -17,5 +28,7 @@ STAGES: dict[str, Stage] = {
         classifier.STAGE,
         couple.STAGE,
         couple.AGAIN,
+        clip.STAGE,
+        text_to_image.STAGE,
     )
 }

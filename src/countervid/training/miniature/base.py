@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from countervid.models.folder import save_model
+from countervid.models.folder import WEIGHTS, save_model
 from countervid.phantom.dataset import PhantomFrames
 from countervid.training.loop import LoopConfig, Loss
 
@@ -17,6 +18,11 @@ Figures = dict[str, float]
 
 Built = tuple[nn.Module, Loss | None]
 """A model and its loss; None where building has solved it already."""
+
+
+def balanced(right: Tensor, truth: Tensor) -> float:
+    """Balanced accuracy in per cent: the mean of the true values' own shares of what is `right`, bool `(n,)`."""
+    return 100 * float(torch.stack([right[truth == value].float().mean() for value in truth.unique()]).mean())
 
 
 def save_config_and_weights(network: nn.Module, folder: Path, frames: PhantomFrames) -> None:
@@ -43,6 +49,7 @@ class Stage:
     needs: tuple[str, ...] = ()  # bundled models that must be trained before
     network: Callable[[nn.Module], nn.Module] = lambda built: built  # of what was built, the part that is saved
     folder: str = ""  # where the model lies under another name than the stage's
+    weights: str = WEIGHTS  # the file of weights in the model's folder
     after: tuple[str, ...] = ()  # stages of the same model that this one goes on from, first to last
 
     @property

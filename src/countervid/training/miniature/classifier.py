@@ -12,7 +12,7 @@ from countervid.phantom.dataset import ATTRIBUTES, PhantomFrames
 from countervid.phantom.scm import DOMAINS
 from countervid.training.crops import states
 from countervid.training.loop import LoopConfig
-from countervid.training.miniature.base import Built, Figures, Stage
+from countervid.training.miniature.base import Built, Figures, Stage, balanced
 from countervid.training.miniature.dva import codes
 
 
@@ -38,8 +38,7 @@ def evaluate(model: nn.Module, frames: PhantomFrames, models: Path) -> Figures:
     figures: Figures = {}
     for column, (name, said) in enumerate(model.probabilities(vectors).items()):
         right, truth = said.argmax(1) == labels[:, column], labels[:, column]
-        shares = [right[truth == value].float().mean() for value in truth.unique()]
-        figures[f"{name} (%)"] = 100 * float(torch.stack(shares).mean())
+        figures[f"{name} (%)"] = balanced(right, truth)
     return figures
 
 

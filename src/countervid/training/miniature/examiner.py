@@ -15,7 +15,7 @@ from countervid.phantom.dataset import ATTRIBUTES, PhantomFrames
 from countervid.phantom.scm import DOMAINS
 from countervid.training.crops import draw, images, weather
 from countervid.training.loop import LoopConfig
-from countervid.training.miniature.base import Built, Figures, Stage
+from countervid.training.miniature.base import Built, Figures, Stage, balanced
 
 
 def build(frames: PhantomFrames, batch: int, models: Path) -> Built:
@@ -51,8 +51,7 @@ def evaluate(model: nn.Module, frames: PhantomFrames, models: Path) -> Figures:
     for name in ATTRIBUTES:
         right = torch.cat(said[name]) == frames.attribute(name)[clear]
         truth = frames.attribute(name)[clear]
-        shares = [right[truth == value].float().mean() for value in truth.unique()]
-        figures[f"{name} (%)"] = 100 * float(torch.stack(shares).mean())
+        figures[f"{name} (%)"] = balanced(right, truth)
     return figures
 
 
