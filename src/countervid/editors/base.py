@@ -142,7 +142,9 @@ class Reader(Protocol):
 
 EditorClass = TypeVar("EditorClass", bound=type)
 _REGISTRY: dict[str, type] = {}
-_BUILT_IN = {"dva": "countervid.editors.dva"}  # imported when asked for: each brings its own networks
+_BUILT_IN = {
+    name: f"countervid.editors.{name.replace('-', '_')}" for name in ("dva", "tokenflow")
+}  # imported when asked for: each brings its own networks
 
 
 def register_editor(name: str) -> Callable[[EditorClass], EditorClass]:

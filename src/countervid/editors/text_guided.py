@@ -1,0 +1,436 @@
+"""What the text-guided editors share: where they work, their prompts, windows, and what is kept.
+
+They work on the aligned face or on the whole frame, at the size that their model was trained on. What is laid back is
+the difference between the edited and the unedited latents as the VAE draws both: what the VAE cannot draw cancels, and
+where nothing was edited the source stays, bit for bit. Long clips go through in windows that share frames.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from countervid import models
+from countervid.autoencoder import celeba
+from countervid.autoencoder.classifier import AttributeClassifier
+from countervid.autoencoder.identity import IdentityNet
+from countervid.clip import Clip
+from countervid.diffusion.blocks import seeded
+from countervid.diffusion.stable import FramesPipeline, Held, load_pipeline
+from countervid.diffusion.windows import Window, windows
+from countervid.editors.base import Attributes, Guide, Prepared, Report, Seen, Target, default_cache
+from countervid.editors.dva_drawing import significance
+from countervid.editors.store import Store, Tensors
+from countervid.errors import ClipError, ConfigError, InterventionError, ModelError
+from countervid.face import align
+from countervid.face.parse import MaskConfig, Part
+from countervid.face.paste import MODES, Mode
+from countervid.face.pipeline import Edit, FaceConfig, FacePipeline, FaceTrack, Index
+from countervid.models.device import choose_device
+
+FORMAT = 1  # of what is stored
+REGIONS = ("face", "frame")
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+READ_SIZE = 128  # px: the crops that the bundled identity encoder reads
+NEGATIVE = "ugly, blurry, low res, unrealistic, unaesthetic"  # as published, for weights that know such words
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextGuidedConfig:
+    steps: int = 50  # of sampling
+    guidance: float = 4.5  # how much the prompt counts; 1 is not at all more than none
+    negative_prompt: str = ""
+    source_prompt: str = ""  # what the clip shows; said from its attributes unless given
+    solver: str = "ddim"  # or dpm++2m: the same in fewer steps
+    region: str = "face"  # what is edited: the aligned face, or the whole frame
+    face: int = 0  # which one, counted from the largest
+    part: Part = "head"  # what may change of the face
+    paste: Mode = "adaptive"  # how the difference meets the source's detail, see `face/paste.py`
+    floor: float = 0.3  # changes of latents below this many deviations are left out; 0 lays back every one
+    window: int = 24  # frames that are edited together
+    overlap: int = 4  # of them shared with the window before
+    batch: int = 8  # frames at a time, where frames stand alone
+    precision: str = "float32"  # or bfloat16, float16
+    device: str = "auto"
+
+    solvers: ClassVar[tuple[str, ...]] = ("ddim", "dpm++2m")
+    least: ClassVar[int] = 1  # frames that the method needs
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("region", REGIONS),
+            ("paste", MODES),
+            ("solver", self.solvers),
+            ("precision", tuple(PRECISIONS)),
+        ):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"`{name}` must be one of {', '.join(known)}, got `{getattr(self, name)}`.")
+        if self.part not in ("head", "face"):
+            raise ConfigError(f"`part` must be head or face, got `{self.part}`.")
+        for name in ("steps", "batch", "window"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if not 0 <= self.overlap < self.window:
+            raise ConfigError(f"`overlap` must lie in 0..{self.window - 1}, below `window`, got {self.overlap}.")
+        if not math.isfinite(self.guidance):
+            raise ConfigError(f"`guidance` must be a number, got {self.guidance}.")
+        if self.floor < 0 or self.face < 0:
+            raise ConfigError("`floor` and `face` must be 0 or more.")
+
+
+class TextGuided:
+    """An editor that is told by a prompt; a method brings its pipeline and its settings."""
+
+    name: ClassVar[str]
+    Config: ClassVar[type[TextGuidedConfig]]
+    Pipeline: ClassVar[type[FramesPipeline]]
+    needs_pixels: ClassVar[bool] = False  # whether preparing looks at the frames too, not at latents alone
+
+    def __init__(self, config: Any = None, *, model: str | Path | None = None, cache: Path | None = None) -> None:
+        """
+        Args:
+            config: Settings.
+            model: A folder of any Stable Diffusion 1.x or 2.x, a hub's name, or None for the bundled miniature.
+            cache: Where prepared clips are kept; None is `default_cache()`.
+
+        Raises:
+            ModelError: There is no such model, or it is of another kind.
+        """
+        self.config = config or self.Config()
+        self.cache = cache or default_cache()
+        self.miniature = model is None
+        self.device = choose_device(self.config.device)
+        self.diffusion = load_pipeline(
+            self.Pipeline, model, device=self.device, dtype=PRECISIONS[self.config.precision]
+        )
+        self._model = model
+        self.diffusion.timesteps(self.config.steps)  # refuses a number of steps that cannot be had
+        self.faces = FacePipeline(config=FaceConfig(window=32, mask=MaskConfig(part=self.config.part)))
+
+    def weights(self) -> dict[str, str]:
+        """Checksums of the weights in use; of a hub's model, its name and revision."""
+        if self._model is not None and not Path(self._model).exists():
+            return {"hub": f"{self._model}@{getattr(self.diffusion.unet.config, '_commit_hash', None)}"}
+        root = models.bundled("text-to-image") if self._model is None else Path(self._model)
+        folders = [root, *([models.bundled(name) for name in ("vae", "clip")] if self._model is None else [])]
+        return {
+            f"{folder.name}/{file.relative_to(folder).as_posix()}": models.sha256(file)
+            for folder in folders
+            for file in sorted(folder.rglob("*.safetensors"))
+        }
+
+    def costs(self) -> dict[str, int]:
+        """What this editor has computed so far: evaluations of the U-Net (frames and streams), loads of its weights."""
+        return {"unet_evaluations": self.diffusion.evaluations, "model_loads": 1}
+
+    def check(self, do: Attributes, guide: Guide | None = None) -> None:
+        """Refuse at once what `edit` would refuse after the clip is prepared."""
+        if guide is not None:
+            raise InterventionError(
+                f"`{self.name}` is told by the graph's prompt: `--attribute` and `--target-text` are of `dva`."
+            )
+
+    # --- once a clip -------------------------------------------------------------------------------------------------
+
+    def look(self, clip: Clip, *, report: Report | None = None) -> Prepared:
+        """The part of `prepare` that `read` needs.
+
+        Raises:
+            FaceError: The clip shows no face, or not so many.
+        """
+        store = Store(self.cache, self.name, {"format": FORMAT, "clip": clip.digest(), "face": self.config.face})
+        track = self._track(clip, store, report)
+        identity = store.fetch("identity", lambda: {"mean": self._identity(clip, track)})["mean"]
+        counts = track.counts()
+        facts = {
+            "faces": track.describe(), "frames": len(clip), "frames_without_face": counts["absent"], "track": counts,
+        }  # fmt: skip
+        return Prepared(
+            editor=self.name, key=store.key, clip=clip, factual={}, store=store, facts=facts, track=track,
+            payload=identity,
+        )  # fmt: skip
+
+    def read(self, prepared: Prepared) -> dict[str, Seen]:
+        """The attributes that the face shows, with their probabilities, as the bundled classifier sees them."""
+        classifier = AttributeClassifier.from_pretrained(models.bundled("dva") / "classifier")
+        probabilities = {
+            name: dict(zip(classifier.variables[name], values[0].tolist(), strict=True))
+            for name, values in classifier.probabilities(prepared.payload[None]).items()
+        }
+        readings = celeba.reading(probabilities).items()
+        best = {name: max(chances, key=chances.__getitem__) for name, chances in readings}
+        return {name: Seen(value=best[name], confidence=chances[best[name]]) for name, chances in readings}
+
+    @torch.no_grad()
+    def prepare(self, clip: Clip, factual: Attributes, *, prompt: str = "", report: Report | None = None) -> Prepared:
+        """Encode, invert and whatever the method does once a clip; found again by content, taken up where it stopped.
+
+        Args:
+            prompt: What the clip shows, unless the settings say it.
+
+        Raises:
+            FaceError: The clip shows no face, or not so many.
+            ClipError: Fewer frames than the method needs.
+        """
+        started = self.look(clip, report=report)
+        assert started.track is not None
+        said = self.config.source_prompt or prompt
+        settings = asdict(self.config)
+        for name in ("guidance", "negative_prompt", "floor", "paste", "part", "device"):
+            settings.pop(name)  # what is prepared does not depend on them
+        origin = {
+            "format": FORMAT, "clip": clip.digest(), "settings": settings, "weights": self.weights(), "prompt": said,
+            "faces": started.track.settings,
+        }  # fmt: skip
+        place = Region(self.config.region, clip, started.track, self.diffusion.size, self.diffusion.factor)
+        if len(place.frames) < self.config.least:
+            raise ClipError(
+                f"`{self.name}` needs at least {self.config.least} frames to edit, this clip has {len(place.frames)}."
+            )
+        store = Store(self.cache, self.name, origin)
+        parts = windows(len(place.frames), self.config.window, self.config.overlap)
+        tell = shown(report, "encoding")
+        for i, part in enumerate(parts):
+            store.fetch(f"latents/{part.start:08d}", lambda p=part: self._encoded(place, p))  # type: ignore[misc]
+            if tell:
+                tell(i + 1, len(parts))
+        self.tune(store, parts, said, report)
+        before: Tensors | None = None
+        for i, part in enumerate(parts):
+            before = store.fetch(
+                f"prepared/{part.start:08d}",
+                lambda p=part, b=before, i=i: self._prepared(store, place, p, b, said, report, i, len(parts)),  # type: ignore[misc]
+            )
+        facts = {**started.facts, "region": self.config.region, "windows": len(parts), "source_prompt": said}
+        cut = self.diffusion.words(said).cut
+        if cut:
+            facts["source_prompt_cut"] = cut
+        return replace(
+            started, key=store.key, store=store, factual=dict(factual), facts=facts, payload=Payload(place, parts)
+        )
+
+    def tune(self, store: Store, parts: list[Window], prompt: str, report: Report | None) -> None:
+        """What a method trains on the clip, before anything is inverted. Nothing unless it says otherwise."""
+
+    def made_ready(self, store: Store) -> None:
+        """What a method must have at hand before it samples this clip. Nothing unless it says otherwise."""
+
+    def _prepared(
+        self, store: Store, place: Region, part: Window, before: Tensors | None, prompt: str, report: Report | None,
+        index: int, count: int,
+    ) -> Tensors:  # fmt: skip
+        latents = loaded(store, f"latents/{part.start:08d}")["latents"].to(self.device, self.diffusion.unet.dtype)
+        held = None
+        if before is not None and part.held and "path" in before:
+            held = Held(before["path"][:, -part.held :])
+        tell = shown(report, f"preparing window {index + 1} of {count}" if count > 1 else "preparing")
+        self.made_ready(store)
+        more: dict[str, Any] = {"frames": place.pixels(part)[1]} if self.needs_pixels else {}
+        made = self.inverted(
+            latents, prompt, self.config, generator=seeded(part.start), held=held, progress=tell, **more
+        )
+        return {name: tensor.cpu() for name, tensor in made.items()}
+
+    def inverted(self, *arguments: Any, **options: Any) -> Tensors:
+        """What the method's pipeline prepares of one window."""
+        return self.diffusion.prepare(*arguments, **options)
+
+    def _encoded(self, place: Region, part: Window) -> Tensors:
+        _, pixels = place.pixels(part)
+        result = {"latents": self.diffusion.encode(pixels * 2 - 1, batch=self.config.batch).float().cpu()}
+        if self.config.region == "face":
+            crops = (pixels * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+            result["labels"] = self.faces.parser(crops)
+        return result
+
+    def _track(self, clip: Clip, store: Store, report: Report | None) -> FaceTrack:
+        path = store.folder / "track.safetensors"
+        if not path.exists():
+            self.faces.analyze(clip, self.config.face, shown(report, "finding the face")).save(path)
+        return FaceTrack.load(path)
+
+    @torch.no_grad()
+    def _identity(self, clip: Clip, track: FaceTrack) -> Tensor:
+        net = IdentityNet.from_folder(models.bundled("identity"))
+        total = torch.zeros(net.config.dimensions, dtype=torch.float64)
+        for crops in self.faces.crops(clip, track, READ_SIZE):
+            total += net(crops.frames.permute(0, 3, 1, 2).float() / 127.5 - 1).double().sum(0)
+        return F.normalize(total, dim=0).float()
+
+    # --- once a target -----------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def edit(self, prepared: Prepared, target: Target, *, report: Report | None = None) -> Clip:
+        """The edited clip, lazily; each window's latents are kept once they are drawn.
+
+        Raises:
+            InterventionError: The prompt is empty.
+        """
+        if target.asks_for_nothing:
+            return prepared.clip
+        if not target.prompt.strip():
+            raise InterventionError(f"`{self.name}` needs a prompt: say in words what the clip should show.")
+        if len({target.amount(name) for name in target.changed}) > 1:
+            raise ConfigError(f"`{self.name}` moves all attributes together: `--amount` is of `dva`. Use `--strength`.")
+        drawing = _Drawing(self, prepared, target, report)
+        payload: Payload = prepared.payload
+        if payload.place.region == "frame":
+            return prepared.clip.mapped(drawing.whole, self.config.window)
+        assert prepared.track is not None
+        return self.faces.pasted(prepared.clip, prepared.track, drawing.edits, self.config.paste)
+
+
+@dataclass(frozen=True)
+class Payload:
+    """Where a prepared clip is edited, and in which windows."""
+
+    place: Region
+    windows: list[Window]
+
+
+class Region:
+    """The pictures that an editor works on: the aligned face, or the frame, at the size of the model."""
+
+    def __init__(self, region: str, clip: Clip, track: FaceTrack, size: int, factor: int) -> None:
+        self.region, self.clip, self.track = region, clip, track
+        self.frames: Index = track.frames() if region == "face" else np.arange(len(clip))
+        scale = size / math.sqrt(clip.height * clip.width)
+        fitted = [max(factor, round(side * scale / factor) * factor) for side in (clip.height, clip.width)]
+        self.height, self.width = (size, size) if region == "face" else fitted
+
+    def pixels(self, part: Window) -> tuple[Index, Tensor]:
+        """Frame numbers of a window, and its pictures `(n, 3, H, W)` in 0..1."""
+        index = self.frames[part.start : part.stop]
+        return index, torch.cat(list(self._read(index)))
+
+    def _read(self, index: Index) -> Iterator[Tensor]:
+        for start, frames in self.clip.windows(32):
+            if start > index[-1]:
+                return
+            rows = index[(index >= start) & (index < start + len(frames))]
+            if len(rows) == 0:
+                continue
+            chosen = frames[torch.from_numpy(rows - start)]
+            if self.region == "face":
+                chosen = align.crop(chosen, self.track.quads[rows], self.height)
+            pixels = chosen.permute(0, 3, 1, 2).float() / 255
+            yield self.fit(pixels)
+
+    def fit(self, pixels: Tensor) -> Tensor:
+        """Pictures at the size that is worked on."""
+        if pixels.shape[-2:] == (self.height, self.width):
+            return pixels
+        return F.interpolate(pixels, (self.height, self.width), mode="bilinear", antialias=True)
+
+
+class _Drawing:
+    """One edit of one prepared clip: draws windows in order, keeps them, and gives what is laid back."""
+
+    def __init__(self, editor: TextGuided, prepared: Prepared, target: Target, report: Report | None) -> None:
+        self._editor, self._prepared, self._report = editor, prepared, report
+        config = editor.config
+        self._said = (
+            target.prompt,
+            config.negative_prompt,
+            str(prepared.facts["source_prompt"]),
+            target.amount(next(iter(target.changed))),
+        )
+        told = json.dumps([*self._said, config.guidance, target.seed])
+        self._mark = hashlib.sha256(told.encode()).hexdigest()[:20]
+        self._windows: list[Window] = prepared.payload.windows
+        self._held: dict[int, Tensors] = {}
+
+    @torch.no_grad()
+    def edits(self, index: Index) -> Edit:
+        editor, prepared = self._editor, self._prepared
+        assert prepared.track is not None
+        rows = self._rows(index)
+        masks = editor.faces.masks(
+            prepared.track, index, lambda r: self._rows(r)["labels"], lambda r: self._rows(r)["edited_labels"],
+            lambda r: self._meant(self._rows(r)),
+        )  # fmt: skip
+        pixels = self._pixels
+        return Edit(crops=pixels(rows["edited"]), masks=masks, before=pixels(rows["latents"]))
+
+    @torch.no_grad()
+    def whole(self, start: int, frames: Tensor) -> Tensor:
+        """Frames `(n, H, W, 3)` with the edit in them: what is added is the difference, at the frames' own size."""
+        rows = self._rows(np.arange(start, start + len(frames)))
+        change = (self._pixels(rows["edited"]) - self._pixels(rows["latents"])) * self._meant(rows)[..., None]
+        change = F.interpolate(change.permute(0, 3, 1, 2), frames.shape[1:3], mode="bicubic").permute(0, 2, 3, 1)
+        return (frames + change).round().clamp(0, 255).to(torch.uint8)
+
+    def _meant(self, rows: Tensors) -> Tensor:
+        return significance(rows["edited"], rows["latents"], floor=self._editor.config.floor)
+
+    def _pixels(self, latents: Tensor) -> Tensor:
+        """`(n, H, W, 3)`, 0..255 and a little beyond."""
+        diffusion = self._editor.diffusion
+        drawn = diffusion.decode(latents.to(diffusion.unet.dtype), self._editor.config.batch).float().cpu()
+        return (drawn.permute(0, 2, 3, 1) + 1) * 127.5
+
+    def _rows(self, index: Index) -> Tensors:
+        """What is known of the frames `index`, ascending."""
+        places = np.searchsorted(self._prepared.payload.place.frames, index)
+        parts: list[Tensors] = []
+        for number, part in enumerate(self._windows):
+            own = places[(places >= part.own.start) & (places < part.own.stop)]
+            if len(own):
+                at = torch.from_numpy(own - part.own.start)
+                parts.append({name: tensor[at] for name, tensor in self._drawn(number).items() if name != "tail"})
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _drawn(self, number: int) -> Tensors:
+        if number not in self._held:
+            part, store = self._windows[number], self._prepared.store
+            name = f"edits/{self._mark}/{part.start:08d}"
+            drawn = store.load(name)
+            if drawn is None:
+                drawn = store.fetch(name, lambda: self._draw(number))
+            known = loaded(store, f"latents/{part.start:08d}")
+            self._held[number] = {**drawn, **{key: tensor[part.held :] for key, tensor in known.items()}}
+            for stale in sorted(self._held)[:-2]:
+                del self._held[stale]
+        return self._held[number]
+
+    def _draw(self, number: int) -> Tensors:
+        editor, part = self._editor, self._windows[number]
+        held = Held(self._drawn(number - 1)["tail"]) if number and part.held else None
+        tensors = loaded(self._prepared.store, f"prepared/{part.start:08d}")
+        prepared = {name: tensor.to(editor.device) for name, tensor in tensors.items()}
+        editor.made_ready(self._prepared.store)
+        prompt, negative, source, strength = self._said
+        path = editor.diffusion.sample(
+            prepared, prompt, negative, editor.config, held=held, source_prompt=source, strength=strength,
+            progress=shown(self._report, f"drawing window {number + 1} of {len(self._windows)}"),
+        ).float().cpu()  # fmt: skip
+        overlap = editor.config.overlap
+        result = {
+            "edited": path[-1][part.held :].clone(),
+            "tail": path[:, -overlap:].clone() if overlap else path[:, :0],
+        }
+        if editor.config.region == "face":
+            crops = self._pixels(result["edited"]).round().clamp(0, 255).to(torch.uint8)
+            result["edited_labels"] = editor.faces.parser(crops)
+        return result
+
+
+def loaded(store: Store, name: str) -> Tensors:
+    tensors = store.load(name)
+    if tensors is None:
+        raise ModelError(f"A prepared clip in `{store.folder}` was damaged while in use. Run the same command again.")
+    return tensors
+
+
+def shown(report: Report | None, what: str) -> Callable[[int, int], None] | None:
+    return None if report is None else lambda done, total: report(what, done, total)
