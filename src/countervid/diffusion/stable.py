@@ -178,6 +178,7 @@ class FramesPipeline(DiffusionPipeline):  # type: ignore[misc]
         *,
         ahead: bool = True,
         held: Held | None = None,
+        model: Callable[[Tensor, int, Tensor], Tensor] | None = None,
     ) -> Tensor:
         """DDIM inversion: clean latents into noise, up through the training steps `levels`, ascending.
 
@@ -188,18 +189,19 @@ class FramesPipeline(DiffusionPipeline):  # type: ignore[misc]
             ahead: Ask the U-Net at the level that is gone to (TokenFlow, Tune-A-Video); else at the one where `x`
                 stands (FLATTEN), which takes the clean latents for the first level.
             held: Frames whose way up is known, along the same levels.
+            model: `noise` unless given.
 
         Returns:
             `(len(levels), F, c, h, w)`: `x` at every level.
         """
-        path = []
+        model, path = model or self.noise, []
         for i, t in enumerate(levels):
             below = levels[i - 1] if i else None
             if ahead:
                 here = self.abar(-1) if below is None else self.abar(below)
-                x, _ = ddim_step(x, self.noise(x, t, words), here, self.abar(t), clip=False)
+                x, _ = ddim_step(x, model(x, t, words), here, self.abar(t), clip=False)
             elif below is not None:
-                x, _ = ddim_step(x, self.noise(x, below, words), self.abar(below), self.abar(t), clip=False)
+                x, _ = ddim_step(x, model(x, below, words), self.abar(below), self.abar(t), clip=False)
             x = x if held is None else held.put(i, x)
             path.append(x)
         return torch.stack(path)
