@@ -50,6 +50,11 @@ _HOMES = {
     "register_editor": "countervid.editors.base",
     "sample_person": "countervid.phantom.world",
     "verify": "countervid.runs.provenance",
+    # What `diffusers` asks this package for when it loads the bundled text-to-image model, and their bases.
+    "MiniatureTextEncoder": "countervid.autoencoder.stable_diffusion",
+    "MiniatureVAE": "countervid.autoencoder.stable_diffusion",
+    "ModelMixin": "countervid.autoencoder.stable_diffusion",
+    "PreTrainedModel": "countervid.autoencoder.stable_diffusion",
 }
 
 __all__ = [

@@ -2,7 +2,8 @@
 
 The bundled text-to-image model is a folder that `StableDiffusionPipeline.from_pretrained` loads. Its latents are those
 of the bundled VAE and its words those of the bundled CLIP, which lie beside it: their folders in the pipeline hold a
-config that names these classes, and no second copy of the weights.
+config that names these classes, and no second copy of the weights. `diffusers` asks the package itself for them, and
+takes no package that was not imported: `import countervid` first.
 """
 
 from __future__ import annotations

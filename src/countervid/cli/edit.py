@@ -22,7 +22,19 @@ app = typer.Typer(no_args_is_help=True)
 ClipArgument = Annotated[Path, typer.Argument(help="A video file, or a folder of pictures.", show_default=False)]
 GraphOption = Annotated[str, typer.Option(help="A bundled graph's name, or a YAML file.")]
 EditorOption = Annotated[str, typer.Option(help="Which editor.")]
-ModelOption = Annotated[Optional[Path], typer.Option(help="A folder of weights; the bundled miniature by default.")]
+ModelOption = Annotated[
+    Optional[str],
+    typer.Option(help="A folder of weights, or a hub's name; by default the bundled miniature.", show_default=False),
+]
+PresetOption = Annotated[
+    Optional[str], typer.Option(help="Named settings of the editor; `countervid editors show EDITOR` lists them.")
+]
+RegionOption = Annotated[
+    Optional[str], typer.Option(help="face or frame: what a text-guided editor edits.", show_default="face")
+]
+SettingsOption = Annotated[
+    Optional[list[str]], typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of the editor.")
+]
 FaceOption = Annotated[Optional[int], typer.Option(help="Which face, counted from the largest, 0.")]
 DeviceOption = Annotated[
     Optional[str],
@@ -72,9 +84,9 @@ def edit(
         Optional[list[str]],
         typer.Option("--text", metavar="NAME=VALUE", help="Any setting of the text edit: --text iterations=500."),
     ] = None,
-    settings: Annotated[
-        Optional[list[str]], typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of the editor.")
-    ] = None,
+    preset: PresetOption = None,
+    region: RegionOption = None,
+    settings: SettingsOption = None,
     device: DeviceOption = None,
     seed: Annotated[int, typer.Option(help="For editors that draw noise.")] = 0,
     truth: Annotated[Optional[Path], typer.Option(help="The true counterfactual, where it is known.")] = None,
@@ -113,7 +125,9 @@ def edit(
     true = None if truth is None else Clip.read(truth)
     if max_frames is not None:
         source, true = source.first(max_frames), None if true is None else true.first(max_frames)
-    chosen = make_editor(editor, model, cache, steps=steps, face=face, device=device, settings=settings or [])
+    chosen = make_editor(
+        editor, model, cache, preset=preset, steps=steps, face=face, region=region, device=device, settings=settings
+    )
     with stages() as report:
 
         def run(folder: Path) -> Result:
@@ -181,21 +195,19 @@ def _settings(items: list[str], option: str) -> dict[str, object]:
 
 def make_editor(
     name: str,
-    model: Path | None,
+    model: str | Path | None,
     cache: Path | None,
     *,
-    steps: int | None = None,
-    face: int | None = None,
-    device: str | None = None,
+    preset: str | None = None,
     settings: list[str] | None = None,
+    **given: object,
 ) -> Editor:
-    """The editor that the options describe; options that were not given are left to its defaults."""
+    """The editor that the options describe; options that were not given (None) are left to its defaults."""
     from countervid.editors.base import load_editor
 
-    given: dict[str, object] = {"steps": steps, "face": face, "device": device}
     chosen = {key: value for key, value in given.items() if value is not None}
     chosen |= _settings(settings or [], "--set")
-    return load_editor(name, model, cache=cache, **chosen)
+    return load_editor(name, model, cache=cache, preset=preset, **chosen)
 
 
 def show(result: Result) -> None:

@@ -45,6 +45,9 @@ class Entry:
 COMMANDS: dict[str, Entry] = {
     "demo": Entry("countervid.cli.demo", "Make a clip, its counterfactual, the truth and a report. Offline."),
     "edit": Entry("countervid.cli.edit", "Write the counterfactual of a video: --do age=old."),
+    "editors": Entry("countervid.cli.editors", "List editors, and show the settings and presets of one."),
+    "prepare": Entry("countervid.cli.prepare", "Do once what every edit of a clip needs."),
+    "baseline": Entry("countervid.cli.baseline", "Edit clips by the prompts of a file, unsteered."),
     "describe": Entry("countervid.cli.describe", "Say what is seen in a video and what interventions would change."),
     "verify": Entry("countervid.cli.verify", "Say whether a video was made here, and by which intervention."),
     "graph": Entry("countervid.cli.graph", "Show, check and query causal graphs."),

@@ -81,8 +81,8 @@ def heads_apart(x: Tensor, heads: int) -> Tensor:
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """Softmax attention of `(B, N, C)` queries to `(B, M, C)` keys; values may be wider. Returns `(B, N, C of v)`."""
-    out = F.scaled_dot_product_attention(*(heads_apart(tensor, heads) for tensor in (q, k, v)))
-    return out.transpose(1, 2).flatten(2)
+    q, k, v = (heads_apart(tensor, heads) for tensor in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 def projected(attn: Any, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -92,8 +92,8 @@ def projected(attn: Any, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def output(attn: Any, hidden: Tensor) -> Tensor:
     """A layer's last projection, and the scale that some have."""
-    out: Tensor = attn.to_out[0](hidden)
-    return out / attn.rescale_output_factor
+    out: Tensor = attn.to_out[0](hidden) / attn.rescale_output_factor
+    return out
 
 
 class ClipNorm(nn.GroupNorm):

@@ -30,7 +30,7 @@ class DIS:
     def __call__(self, frames: Tensor) -> Tensor:
         _, height, width, _ = frames.shape
         scale = max(1, -(-self.LEAST // min(height, width)))
-        search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        search: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         grey = [self._grey(frame, scale) for frame in frames.numpy()]
         fields = [np.asarray(search.calc(a, b, None)) for a, b in zip(grey, grey[1:], strict=False)]
         found = torch.from_numpy(np.stack(fields) if fields else np.zeros((0, height, width, 2), np.float32))

@@ -27,11 +27,13 @@ class InflatedPipeline(FramesPipeline):
         """As of frames; `x` `(S F, c, h, w)` are `S` clips, with words `(S, 77, D)` or one for all."""
         clips = len(words)
         self.clip.frames = len(x) // clips
-        return super().predict(x, t, words.repeat_interleave(self.clip.frames, 0))
+        prediction: Tensor = super().predict(x, t, words.repeat_interleave(self.clip.frames, 0))
+        return prediction
 
     def look(self, x: Tensor, t: int, words: Tensor) -> Tensor:
         """The noise in one clip `x` `(F, c, h, w)` with each of the words `(S, 77, D)`: `(S, F, c, h, w)`."""
-        return self.noise(x.repeat(len(words), 1, 1, 1), t, words).unflatten(0, (len(words), -1))
+        seen: Tensor = self.noise(x.repeat(len(words), 1, 1, 1), t, words).unflatten(0, (len(words), -1))
+        return seen
 
 
 class SparseCausalAttention:
@@ -47,7 +49,7 @@ class SparseCausalAttention:
         q, k, v = projected(attn, hidden_states)
 
         def seen(x: Tensor) -> Tensor:
-            clips = x.unflatten(0, (-1, frames))  # S F N C
+            clips: Tensor = x.unflatten(0, (-1, frames))  # S F N C
             first = clips[:, :1].expand_as(clips)
             if self.first_only:
                 return first.flatten(0, 1)
@@ -79,7 +81,8 @@ def add_temporal_attention(unet: Any, clip: ClipShape) -> list[str]:
             series = hidden.unflatten(0, (-1, frames)).transpose(1, 2)  # S N F C
             spread = series.flatten(0, 1)
             moved = spread + module.attn_temp(module.norm_temp(spread))
-            return moved.view_as(series).transpose(1, 2).flatten(0, 1)
+            again: Tensor = moved.view_as(series).transpose(1, 2).flatten(0, 1)
+            return again
 
         block.register_forward_hook(over_time)
     return names

@@ -121,8 +121,8 @@ class FramesPipeline(DiffusionPipeline):  # type: ignore[misc]
 
     def noise_of(self, prediction: Tensor, x: Tensor, t: int) -> Tensor:
         """What was predicted, as noise."""
-        signal, noise = self.abar(t) ** 0.5, (1 - self.abar(t)) ** 0.5
-        kind = self._ddim.config.prediction_type
+        signal, noise = float(self.abar(t) ** 0.5), float((1 - self.abar(t)) ** 0.5)
+        kind = str(self._ddim.config.prediction_type)
         if kind == "v_prediction":  # arXiv:2202.00512, appendix D
             return signal * prediction + noise * x
         return prediction if kind == "epsilon" else (x - signal * prediction) / noise
@@ -131,7 +131,7 @@ class FramesPipeline(DiffusionPipeline):  # type: ignore[misc]
         """What the U-Net should say of `clean` under `noise` at step `t`: what training compares with."""
         kind = self._ddim.config.prediction_type
         if kind == "v_prediction":
-            return self.abar(t) ** 0.5 * noise - (1 - self.abar(t)) ** 0.5 * clean
+            return float(self.abar(t) ** 0.5) * noise - float((1 - self.abar(t)) ** 0.5) * clean
         return noise if kind == "epsilon" else clean
 
     def words(self, prompt: str) -> Words:
@@ -207,9 +207,19 @@ class FramesPipeline(DiffusionPipeline):  # type: ignore[misc]
         return torch.stack(path)
 
     def prepare(
-        self, latents: Tensor, source_prompt: str, config: Any, *, held: Held | None = None, **more: Any
-    ) -> Tensors:
-        """All that depends on the clip alone: what `sample` needs, by name. `more` is in the method's own words."""
+        self, latents: Tensor, source_prompt: str, config: Any, *, generator: torch.Generator,
+        held: Held | None = None, progress: Progress | None = None, **more: Any,
+    ) -> Tensors:  # fmt: skip
+        """All that depends on the clip alone, by name: what `sample` needs.
+
+        Args:
+            latents: Of the clip, `(F, c, h, w)`.
+            source_prompt: What it shows.
+            config: The method's settings.
+            generator: Draws what the method draws.
+            held: Frames whose way into noise is known.
+            more: In the method's own words: `frames`, for those that look at pixels.
+        """
         raise NotImplementedError
 
     def sample(
@@ -389,7 +399,8 @@ def load_pipeline(
     pipeline.set_progress_bar_config(disable=True)
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         part.requires_grad_(False)
-    return pipeline.to(device)
+    pipeline.to(device)
+    return pipeline
 
 
 def check_folder(folder: Path, accepts: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from countervid.autoencoder.clip_guidance import TextGuidance
 from countervid.autoencoder.directions import Direction
@@ -102,15 +102,19 @@ class Prepared:
 class Editor(Protocol):
     """Two steps. Everything expensive that does not depend on the target belongs in the first.
 
-    An editor may also have `check(do, guide)`: it raises at once what `edit` would raise after `prepare`.
+    An editor may also have `check(do, guide)`: it raises at once what `edit` would raise after `prepare`. And
+    `costs()`: what it has computed so far, for the record of a run.
     """
 
     name: ClassVar[str]
     config: Any
     miniature: bool  # whether the weights are the bundled ones, which have only ever seen rendered people
 
-    def prepare(self, clip: Clip, factual: Attributes, *, report: Report | None = None) -> Prepared:
-        """Invert, encode or fine-tune; kept on disk, found again by content, resumed after a stop."""
+    def prepare(self, clip: Clip, factual: Attributes, *, prompt: str = "", report: Report | None = None) -> Prepared:
+        """Invert, encode or fine-tune; kept on disk, found again by content, resumed after a stop.
+
+        `prompt` says the factual attributes in words, for editors that are told in words.
+        """
         ...
 
     def edit(self, prepared: Prepared, target: Target, *, report: Report | None = None) -> Clip:
@@ -130,6 +134,7 @@ class Seen:
     confidence: float
 
 
+@runtime_checkable
 class Reader(Protocol):
     """An editor that can also tell the factual attributes of a clip."""
 
@@ -143,7 +148,7 @@ class Reader(Protocol):
 EditorClass = TypeVar("EditorClass", bound=type)
 _REGISTRY: dict[str, type] = {}
 _BUILT_IN = {
-    name: f"countervid.editors.{name.replace('-', '_')}" for name in ("dva", "tokenflow")
+    name: f"countervid.editors.{name.replace('-', '_')}" for name in ("dva", "flatten", "tokenflow", "tune-a-video")
 }  # imported when asked for: each brings its own networks
 
 
@@ -178,20 +183,40 @@ def editor_class(name: str) -> type:
     return _REGISTRY[name]
 
 
-def load_editor(name: str, model: str | Path | None = None, *, cache: Path | None = None, **settings: object) -> Editor:
+def presets(name: str) -> dict[str, dict[str, object]]:
+    """An editor's named settings; `miniature` is what suits the bundled model."""
+    found: dict[str, dict[str, object]] = getattr(editor_class(name), "presets", {})
+    return found
+
+
+def load_editor(
+    name: str,
+    model: str | Path | None = None,
+    *,
+    cache: Path | None = None,
+    preset: str | None = None,
+    **settings: object,
+) -> Editor:
     """An editor ready to use.
 
     Args:
         name: One of `names()`.
         model: A folder of weights, or None for the bundled miniature.
         cache: Where prepared clips are kept; None is `default_cache()`.
-        settings: Fields of the editor's `Config`.
+        preset: One of `presets(name)`; with the bundled model, `miniature` where there is one.
+        settings: Fields of the editor's `Config`; they go before the preset's.
 
     Raises:
         ConfigError: Unknown editor, unknown setting, or a value out of range.
         ModelError: The weights are missing or damaged.
     """
-    chosen = editor_class(name)
+    chosen, known = editor_class(name), presets(name)
+    if preset is None and model is None and "miniature" in known:
+        preset = "miniature"
+    if preset is not None:
+        if preset not in known:
+            raise ConfigError(f"`{name}` has no preset `{preset}`. It has: {', '.join(known) or 'none'}.")
+        settings = {**known[preset], **settings}
     editor: Editor = chosen(make_config(chosen.Config, settings, name), model=model, cache=cache)  # type: ignore[attr-defined]
     return editor
 

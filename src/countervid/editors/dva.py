@@ -141,7 +141,7 @@ class DVA:
         return dict(self._checksums)
 
     @torch.inference_mode()
-    def prepare(self, clip: Clip, factual: Attributes, *, report: Report | None = None) -> Prepared:
+    def prepare(self, clip: Clip, factual: Attributes, *, prompt: str = "", report: Report | None = None) -> Prepared:
         """Track, codes and identity of a clip; found again by content, and taken up where it was stopped.
 
         Raises:

@@ -146,8 +146,9 @@ class FlattenPipeline(InflatedPipeline):
 
     @torch.no_grad()
     def prepare(
-        self, latents: Tensor, source_prompt: str, config: FlattenConfig, *, frames: Tensor | None = None,
-        trajectories: Tensor | None = None, held: Held | None = None, progress: Progress | None = None, **_: Any,
+        self, latents: Tensor, source_prompt: str, config: FlattenConfig, *, generator: torch.Generator | None = None,
+        held: Held | None = None, progress: Progress | None = None, frames: Tensor | None = None,
+        trajectories: Tensor | None = None, **_: Any,
     ) -> Tensors:  # fmt: skip
         """Follow the flow, invert the clip without words, keep the features that edits take.
 

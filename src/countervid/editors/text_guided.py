@@ -106,7 +106,7 @@ class TextGuided:
         Raises:
             ModelError: There is no such model, or it is of another kind.
         """
-        self.config = config or self.Config()
+        self.config: Any = config or self.Config()
         self.cache = cache or default_cache()
         self.miniature = model is None
         self.device = choose_device(self.config.device)

@@ -19,7 +19,7 @@ from countervid.causal.graph import CausalGraph
 from countervid.causal.language import describe
 from countervid.causal.lexicon import parse, read
 from countervid.clip import Clip
-from countervid.editors.base import Editor, Guide, Prepared, Report, Seen, Target, load_editor
+from countervid.editors.base import Editor, Guide, Prepared, Reader, Report, Seen, Target, load_editor
 from countervid.errors import ClipError, ConfigError, InterventionError
 from countervid.models.folder import write_whole
 from countervid.runs import provenance
@@ -164,10 +164,11 @@ def counterfactual(
 
     started = time.perf_counter()
     stated = _stated(factual, model)
-    prepared = chosen.prepare(clip, stated, report=report)
-    seen = _seen(chosen, prepared, model, stated)
+    seen = _seen(chosen, clip, model, stated, report)
     known = {**{name: reading.value for name, reading in seen.items()}, **stated}
     outcome = model.counterfactual(known, do, noise)
+    said = factual if isinstance(factual, str) else describe(outcome.factual, model)
+    prepared = chosen.prepare(clip, outcome.factual, prompt=said, report=report)
     target = Target(
         factual=outcome.factual,
         do=outcome.do,
@@ -194,6 +195,9 @@ def counterfactual(
     if folder is not None:
         folder.took("prepare", time.perf_counter() - started)
         _write(result, folder, nothing, report)
+        if hasattr(chosen, "costs"):
+            record["costs"] = chosen.costs()
+        folder.finish()
     return result
 
 
@@ -223,7 +227,6 @@ def _write(result: Result, folder: RunFolder, nothing: bool, report: Report | No
     comparison = result.comparison()
     folder.make("comparison.mp4", lambda path: comparison.write(path, metadata=tags, progress=shown("comparing")))
     folder.make("report.html", result.write_report)
-    folder.finish()
 
 
 def _keep(clip: Clip, path: Path) -> None:
@@ -248,15 +251,16 @@ def _stated(factual: str | Mapping[str, str] | None, graph: CausalGraph) -> Attr
     return stated
 
 
-def _seen(editor: Editor, prepared: Prepared, graph: CausalGraph, stated: Attributes) -> dict[str, Seen]:
+def _seen(editor: Editor, clip: Clip, graph: CausalGraph, stated: Attributes, report: Report | None) -> dict[str, Seen]:
     """What the editor reads off the clip of the graph's variables that were not stated.
 
     Raises:
         InterventionError: A variable is neither stated nor readable.
     """
     missing = [name for name in graph.variables if name not in stated]
-    read_off = getattr(editor, "read", None)
-    readings: Mapping[str, Seen] = read_off(prepared) if missing and read_off is not None else {}
+    readings: Mapping[str, Seen] = {}
+    if missing and isinstance(editor, Reader):
+        readings = editor.read(editor.look(clip, report=report))
     found = {}
     for name in missing:
         reading = readings.get(name)

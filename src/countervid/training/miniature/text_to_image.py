@@ -246,7 +246,7 @@ def save(model: nn.Module, folder: Path, frames: PhantomFrames) -> None:
     halved.save_pretrained(folder / "unet")
     scheduler().save_pretrained(folder / "scheduler")
     CLIPTokenizer.from_pretrained(bundled("clip")).save_pretrained(folder / "tokenizer")
-    library = "countervid.autoencoder.stable_diffusion"
+    library = "countervid"
     vae = {"_class_name": "MiniatureVAE", "model": "vae"}
     write_whole(folder / "vae" / "config.json", json.dumps(vae, indent=2) + "\n")
     text = {"architectures": ["MiniatureTextEncoder"], "model": "clip"}

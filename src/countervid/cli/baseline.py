@@ -1,0 +1,95 @@
+"""`countervid baseline`: the prompts of a file, each given to an editor as it stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from countervid.cli.common import console
+from countervid.cli.edit import (
+    CacheOption,
+    DeviceOption,
+    GraphOption,
+    ModelOption,
+    PresetOption,
+    RegionOption,
+    SettingsOption,
+    make_editor,
+)
+from countervid.cli.prepare import clip_of, read_json
+from countervid.errors import ClipError, ConfigError
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command()
+def baseline(
+    prompts: Annotated[Path, typer.Argument(help="JSON as CSVC's counterfactual_explicit.json.", show_default=False)],
+    data: Annotated[Path, typer.Option(help="Where NAME.mp4 or the folder NAME lies, for each name of the file.")],
+    editor: Annotated[str, typer.Option(help="Which editor.")] = "tokenflow",
+    out: Annotated[Path, typer.Option(help="OUT/NAME/ATTRIBUTE.mp4 are written.")] = Path("baseline"),
+    only: Annotated[
+        Optional[list[str]], typer.Option(help="Interventions to make: --only age. All by default.")
+    ] = None,
+    max_frames: Annotated[Optional[int], typer.Option(help="Edit the first frames only.")] = None,
+    model: ModelOption = None,
+    preset: PresetOption = None,
+    region: RegionOption = None,
+    settings: SettingsOption = None,
+    graph: GraphOption = "face",
+    device: DeviceOption = None,
+    cache: CacheOption = None,
+) -> None:
+    """Edit every clip of a file by the file's own prompts, unsteered. The same command goes on."""
+    from countervid.cli.stages import stages, wait_politely
+
+    wait_politely()
+    from countervid.causal.graph import CausalGraph
+    from countervid.causal.lexicon import parse
+    from countervid.clip import Clip
+    from countervid.editors.base import Target
+    from countervid.runs import provenance
+    from countervid.runs.run import versions
+    from countervid.runs.together import together
+
+    wanted = _checked(read_json(prompts), prompts)
+    plan, screen = CausalGraph.load(graph), console()
+    there = {name: path for name in wanted if (path := clip_of(data, name)) is not None}
+    if not there:
+        raise ClipError(f"None of the {len(wanted)} clips of `{prompts}` is in `{data}`.")
+    chosen = make_editor(editor, model, cache, preset=preset, region=region, device=device, settings=settings)
+    for name, path in there.items():
+        entry, clip = wanted[name], Clip.read(path)
+        if max_frames is not None:
+            clip = clip.first(max_frames)
+        factual = parse(entry["factual"], plan)
+        for attribute, prompt in entry["counterfactual"].items():
+            file = out / name / f"{attribute}.mp4"
+            if (only and attribute not in only) or file.exists():
+                continue
+            after = parse(prompt, plan)
+            do = {attribute: after[attribute]} if attribute in after else {}
+            target = Target(factual=factual, do=do, counterfactual=after, prompt=prompt)
+            with stages() as report:
+                prepared = chosen.prepare(clip, factual, prompt=entry["factual"], report=report)
+                edited = together(provenance.mark, clip, chosen.edit(prepared, target, report=report))
+                tags = provenance.metadata(do, version=versions()["countervid"], editor=chosen.name)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                edited.write(file, metadata=tags, progress=lambda done, total: report("editing", done, total))
+            screen.print(f"{file}: {prompt}", soft_wrap=True)
+    absent = [name for name in wanted if name not in there]
+    if absent:
+        screen.print(f"Not in {data}, and left out: {', '.join(absent[:8])}{' ...' if len(absent) > 8 else ''}")
+
+
+def _checked(values: dict[str, Any], path: Path) -> dict[str, dict[str, Any]]:
+    for name, entry in values.items():
+        fits = isinstance(entry, dict) and isinstance(entry.get("factual"), str)
+        if not fits or not isinstance(entry.get("counterfactual"), dict):
+            raise ConfigError(
+                f"`{path}`: the entry `{name}` is not of the kind "
+                '{"factual": "He is young.", "counterfactual": {"age": "He is old."}}.'
+            )
+    return values
