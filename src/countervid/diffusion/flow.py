@@ -33,7 +33,9 @@ class DIS:
         search: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         grey = [self._grey(frame, scale) for frame in frames.numpy()]
         fields = [np.asarray(search.calc(a, b, None)) for a, b in zip(grey, grey[1:], strict=False)]
-        found = torch.from_numpy(np.stack(fields) if fields else np.zeros((0, height, width, 2), np.float32))
+        if not fields:
+            return torch.zeros(0, height, width, 2)
+        found = torch.from_numpy(np.stack(fields))
         if scale == 1:
             return found
         small = F.avg_pool2d(found.permute(0, 3, 1, 2), scale) / scale

@@ -8,7 +8,7 @@ import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from countervid.diffusion.blocks import ClipShape, attend, inflate_norms, output, projected
+from countervid.diffusion.blocks import ClipShape, attend, inflate_norms, output, projected, seeded
 from countervid.diffusion.stable import FramesPipeline
 
 
@@ -65,11 +65,14 @@ def add_temporal_attention(unet: Any, clip: ClipShape) -> list[str]:
     The parameters are named as Tune-A-Video names them. Deviation: a fresh one changes nothing, for its last layer is
     zero; in the published code the bias is not, and each block adds a random constant.
     """
+    generator = seeded(0)  # the same weights each time
     names = [name for name, module in unet.named_modules() if type(module).__name__ == "BasicTransformerBlock"]
     for name in names:
         block = unet.get_submodule(name)
         width, heads = block.attn1.to_q.in_features, block.attn1.heads
         block.attn_temp = Attention(query_dim=width, heads=heads, dim_head=width // heads)
+        for layer in (block.attn_temp.to_q, block.attn_temp.to_k, block.attn_temp.to_v):
+            nn.init.kaiming_uniform_(layer.weight, a=5**0.5, generator=generator)  # as torch begins every layer
         nn.init.zeros_(block.attn_temp.to_out[0].weight)
         nn.init.zeros_(block.attn_temp.to_out[0].bias)
         block.norm_temp = nn.LayerNorm(width)

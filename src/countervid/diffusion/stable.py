@@ -8,7 +8,8 @@ scheduler. A method adds two steps of its own: `prepare`, once a clip, and `samp
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -17,13 +18,12 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, PNDMScheduler
 from diffusers.utils import BaseOutput
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from torch import Tensor
 
 from countervid import models
 from countervid.diffusion.blocks import seeded
 from countervid.diffusion.ddim import ddim_step
-from countervid.errors import ConfigError, ModelError
+from countervid.errors import ConfigError, CountervidError, ModelError
 
 BUNDLED = "text-to-image"
 SUPPORTED = "Stable Diffusion 1.x and 2.x (StableDiffusionPipeline)"
@@ -382,25 +382,46 @@ def load_pipeline(
     Raises:
         ModelError: There is no such model, it cannot be fetched, or it is not a Stable Diffusion.
     """
-    from diffusers.utils import logging
-
-    logging.disable_progress_bar()
-    name = str(models.bundled(BUNDLED)) if model is None else str(model)
-    folder = Path(name)
-    if folder.exists() or name.startswith((".", "/", "~")):
-        check_folder(folder.expanduser(), kind.accepts)
-        name = str(folder.expanduser())
+    name = str(models.bundled(BUNDLED)) if model is None else str(Path(model).expanduser())
+    local = Path(name).exists() or str(model).startswith((".", "/", "~"))
+    if local:
+        check_folder(Path(name), kind.accepts)
     try:
-        pipeline: P = kind.from_pretrained(name, dtype=dtype)
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        there = "" if folder.exists() else f" The hub could not be asked; `{BUNDLED}` is bundled and needs no network."
-        raise ModelError(f"`{model}` cannot be loaded as {SUPPORTED}: {reason}.{there}") from None
+        with _quiet():
+            pipeline: P = kind.from_pretrained(name, dtype=dtype)
+            pipeline.to(device)
+    except Exception as error:  # whatever the libraries raise for files and addresses of strangers
+        if isinstance(error, CountervidError):
+            raise
+        if local:
+            reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+            raise ModelError(f"`{model}` cannot be loaded as {SUPPORTED}: {reason}.") from None
+        raise ModelError(
+            f"`{model}` is no folder here, and it could not be had from the hub ({type(error).__name__}): is the name "
+            f"right, and is there a network? Without one, `{BUNDLED}` is bundled: leave the model out."
+        ) from None
     pipeline.set_progress_bar_config(disable=True)
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         part.requires_grad_(False)
-    pipeline.to(device)
     return pipeline
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """While it lasts, diffusers and transformers keep their remarks and progress bars to themselves."""
+    import diffusers.utils.logging as diffusers_logging
+    import transformers.utils.logging as transformers_logging
+
+    loggers = (diffusers_logging, transformers_logging)
+    before = [logger.get_verbosity() for logger in loggers]
+    for logger in loggers:
+        logger.set_verbosity_error()
+        logger.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for logger, verbosity in zip(loggers, before, strict=True):
+            logger.set_verbosity(verbosity)
 
 
 def check_folder(folder: Path, accepts: Sequence[str]) -> None:

@@ -27,7 +27,7 @@ from countervid.diffusion.inflation import InflatedPipeline
 from countervid.diffusion.stable import Held, Progress, StepEnd, Tensors
 from countervid.diffusion.trajectories import attend_along, follow, groups
 from countervid.editors.base import register_editor
-from countervid.editors.text_guided import TextGuided, TextGuidedConfig
+from countervid.editors.text_guided import PUBLISHED, TextGuided, TextGuidedConfig
 from countervid.errors import ConfigError
 
 
@@ -211,4 +211,9 @@ class Flatten(TextGuided):
 
     Config = FlattenConfig
     Pipeline = FlattenPipeline
+    presets = {
+        "csvc": {**PUBLISHED, "guidance": 7.5, "flow": "raft"},
+        "fast": {"steps": 20, "inversion_steps": 40, "inject_steps": 16, "solver": "dpm++2m"},
+        "miniature": {"steps": 20, "inversion_steps": 40, "inject_steps": 6, "guidance": 5.0},
+    }
     needs_pixels = True

@@ -7,15 +7,11 @@ where nothing was edited the source stays, bit for bit. Long clips go through in
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,20 +25,23 @@ from countervid.diffusion.blocks import seeded
 from countervid.diffusion.stable import FramesPipeline, Held, load_pipeline
 from countervid.diffusion.windows import Window, windows
 from countervid.editors.base import Attributes, Guide, Prepared, Report, Seen, Target, default_cache
-from countervid.editors.dva_drawing import significance
 from countervid.editors.store import Store, Tensors
-from countervid.errors import ClipError, ConfigError, InterventionError, ModelError
-from countervid.face import align
+from countervid.editors.text_drawing import Drawing, Payload, Region, loaded, shown
+from countervid.errors import ClipError, ConfigError, InterventionError
 from countervid.face.parse import MaskConfig, Part
 from countervid.face.paste import MODES, Mode
-from countervid.face.pipeline import Edit, FaceConfig, FacePipeline, FaceTrack, Index
+from countervid.face.pipeline import FaceConfig, FacePipeline, FaceTrack
 from countervid.models.device import choose_device
 
 FORMAT = 1  # of what is stored
 REGIONS = ("face", "frame")
+AGAINST = ("drawn", "encoded")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 READ_SIZE = 128  # px: the crops that the bundled identity encoder reads
-NEGATIVE = "ugly, blurry, low res, unrealistic, unaesthetic"  # as published, for weights that know such words
+PUBLISHED = {  # what CSVC has in common for its editors
+    "steps": 50, "region": "frame", "against": "encoded", "floor": 0.0, "window": 24,
+    "negative_prompt": "ugly, blurry, low res, unrealistic, unaesthetic",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +55,9 @@ class TextGuidedConfig:
     face: int = 0  # which one, counted from the largest
     part: Part = "head"  # what may change of the face
     paste: Mode = "adaptive"  # how the difference meets the source's detail, see `face/paste.py`
+    # What an edit is held against: the clip drawn with its own prompt and the same guidance, so that what drawing does
+    # to any picture cancels; or encoded, the clip's latents, as published.
+    against: str = "drawn"
     floor: float = 0.3  # changes of latents below this many deviations are left out; 0 lays back every one
     window: int = 24  # frames that are edited together
     overlap: int = 4  # of them shared with the window before
@@ -69,6 +71,7 @@ class TextGuidedConfig:
     def __post_init__(self) -> None:
         for name, known in (
             ("region", REGIONS),
+            ("against", AGAINST),
             ("paste", MODES),
             ("solver", self.solvers),
             ("precision", tuple(PRECISIONS)),
@@ -94,6 +97,7 @@ class TextGuided:
     name: ClassVar[str]
     Config: ClassVar[type[TextGuidedConfig]]
     Pipeline: ClassVar[type[FramesPipeline]]
+    presets: ClassVar[dict[str, dict[str, object]]] = {}
     needs_pixels: ClassVar[bool] = False  # whether preparing looks at the frames too, not at latents alone
 
     def __init__(self, config: Any = None, *, model: str | Path | None = None, cache: Path | None = None) -> None:
@@ -186,7 +190,7 @@ class TextGuided:
         assert started.track is not None
         said = self.config.source_prompt or prompt
         settings = asdict(self.config)
-        for name in ("guidance", "negative_prompt", "floor", "paste", "part", "device"):
+        for name in ("guidance", "negative_prompt", "against", "floor", "paste", "part", "device"):
             settings.pop(name)  # what is prepared does not depend on them
         origin = {
             "format": FORMAT, "clip": clip.digest(), "settings": settings, "weights": self.weights(), "prompt": said,
@@ -218,6 +222,11 @@ class TextGuided:
         return replace(
             started, key=store.key, store=store, factual=dict(factual), facts=facts, payload=Payload(place, parts)
         )
+
+    def pixels(self, latents: Tensor) -> Tensor:
+        """Pictures of latents, `(n, H, W, 3)`, 0..255 and a little beyond."""
+        drawn = self.diffusion.decode(latents.to(self.diffusion.unet.dtype), self.config.batch).float().cpu()
+        return (drawn.permute(0, 2, 3, 1) + 1) * 127.5
 
     def tune(self, store: Store, parts: list[Window], prompt: str, report: Report | None) -> None:
         """What a method trains on the clip, before anything is inverted. Nothing unless it says otherwise."""
@@ -282,155 +291,9 @@ class TextGuided:
             raise InterventionError(f"`{self.name}` needs a prompt: say in words what the clip should show.")
         if len({target.amount(name) for name in target.changed}) > 1:
             raise ConfigError(f"`{self.name}` moves all attributes together: `--amount` is of `dva`. Use `--strength`.")
-        drawing = _Drawing(self, prepared, target, report)
+        drawing = Drawing(self, prepared, target, report)
         payload: Payload = prepared.payload
         if payload.place.region == "frame":
             return prepared.clip.mapped(drawing.whole, self.config.window)
         assert prepared.track is not None
         return self.faces.pasted(prepared.clip, prepared.track, drawing.edits, self.config.paste)
-
-
-@dataclass(frozen=True)
-class Payload:
-    """Where a prepared clip is edited, and in which windows."""
-
-    place: Region
-    windows: list[Window]
-
-
-class Region:
-    """The pictures that an editor works on: the aligned face, or the frame, at the size of the model."""
-
-    def __init__(self, region: str, clip: Clip, track: FaceTrack, size: int, factor: int) -> None:
-        self.region, self.clip, self.track = region, clip, track
-        self.frames: Index = track.frames() if region == "face" else np.arange(len(clip))
-        scale = size / math.sqrt(clip.height * clip.width)
-        fitted = [max(factor, round(side * scale / factor) * factor) for side in (clip.height, clip.width)]
-        self.height, self.width = (size, size) if region == "face" else fitted
-
-    def pixels(self, part: Window) -> tuple[Index, Tensor]:
-        """Frame numbers of a window, and its pictures `(n, 3, H, W)` in 0..1."""
-        index = self.frames[part.start : part.stop]
-        return index, torch.cat(list(self._read(index)))
-
-    def _read(self, index: Index) -> Iterator[Tensor]:
-        for start, frames in self.clip.windows(32):
-            if start > index[-1]:
-                return
-            rows = index[(index >= start) & (index < start + len(frames))]
-            if len(rows) == 0:
-                continue
-            chosen = frames[torch.from_numpy(rows - start)]
-            if self.region == "face":
-                chosen = align.crop(chosen, self.track.quads[rows], self.height)
-            pixels = chosen.permute(0, 3, 1, 2).float() / 255
-            yield self.fit(pixels)
-
-    def fit(self, pixels: Tensor) -> Tensor:
-        """Pictures at the size that is worked on."""
-        if pixels.shape[-2:] == (self.height, self.width):
-            return pixels
-        return F.interpolate(pixels, (self.height, self.width), mode="bilinear", antialias=True)
-
-
-class _Drawing:
-    """One edit of one prepared clip: draws windows in order, keeps them, and gives what is laid back."""
-
-    def __init__(self, editor: TextGuided, prepared: Prepared, target: Target, report: Report | None) -> None:
-        self._editor, self._prepared, self._report = editor, prepared, report
-        config = editor.config
-        self._said = (
-            target.prompt,
-            config.negative_prompt,
-            str(prepared.facts["source_prompt"]),
-            target.amount(next(iter(target.changed))),
-        )
-        told = json.dumps([*self._said, config.guidance, target.seed])
-        self._mark = hashlib.sha256(told.encode()).hexdigest()[:20]
-        self._windows: list[Window] = prepared.payload.windows
-        self._held: dict[int, Tensors] = {}
-
-    @torch.no_grad()
-    def edits(self, index: Index) -> Edit:
-        editor, prepared = self._editor, self._prepared
-        assert prepared.track is not None
-        rows = self._rows(index)
-        masks = editor.faces.masks(
-            prepared.track, index, lambda r: self._rows(r)["labels"], lambda r: self._rows(r)["edited_labels"],
-            lambda r: self._meant(self._rows(r)),
-        )  # fmt: skip
-        pixels = self._pixels
-        return Edit(crops=pixels(rows["edited"]), masks=masks, before=pixels(rows["latents"]))
-
-    @torch.no_grad()
-    def whole(self, start: int, frames: Tensor) -> Tensor:
-        """Frames `(n, H, W, 3)` with the edit in them: what is added is the difference, at the frames' own size."""
-        rows = self._rows(np.arange(start, start + len(frames)))
-        change = (self._pixels(rows["edited"]) - self._pixels(rows["latents"])) * self._meant(rows)[..., None]
-        change = F.interpolate(change.permute(0, 3, 1, 2), frames.shape[1:3], mode="bicubic").permute(0, 2, 3, 1)
-        return (frames + change).round().clamp(0, 255).to(torch.uint8)
-
-    def _meant(self, rows: Tensors) -> Tensor:
-        return significance(rows["edited"], rows["latents"], floor=self._editor.config.floor)
-
-    def _pixels(self, latents: Tensor) -> Tensor:
-        """`(n, H, W, 3)`, 0..255 and a little beyond."""
-        diffusion = self._editor.diffusion
-        drawn = diffusion.decode(latents.to(diffusion.unet.dtype), self._editor.config.batch).float().cpu()
-        return (drawn.permute(0, 2, 3, 1) + 1) * 127.5
-
-    def _rows(self, index: Index) -> Tensors:
-        """What is known of the frames `index`, ascending."""
-        places = np.searchsorted(self._prepared.payload.place.frames, index)
-        parts: list[Tensors] = []
-        for number, part in enumerate(self._windows):
-            own = places[(places >= part.own.start) & (places < part.own.stop)]
-            if len(own):
-                at = torch.from_numpy(own - part.own.start)
-                parts.append({name: tensor[at] for name, tensor in self._drawn(number).items() if name != "tail"})
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-    def _drawn(self, number: int) -> Tensors:
-        if number not in self._held:
-            part, store = self._windows[number], self._prepared.store
-            name = f"edits/{self._mark}/{part.start:08d}"
-            drawn = store.load(name)
-            if drawn is None:
-                drawn = store.fetch(name, lambda: self._draw(number))
-            known = loaded(store, f"latents/{part.start:08d}")
-            self._held[number] = {**drawn, **{key: tensor[part.held :] for key, tensor in known.items()}}
-            for stale in sorted(self._held)[:-2]:
-                del self._held[stale]
-        return self._held[number]
-
-    def _draw(self, number: int) -> Tensors:
-        editor, part = self._editor, self._windows[number]
-        held = Held(self._drawn(number - 1)["tail"]) if number and part.held else None
-        tensors = loaded(self._prepared.store, f"prepared/{part.start:08d}")
-        prepared = {name: tensor.to(editor.device) for name, tensor in tensors.items()}
-        editor.made_ready(self._prepared.store)
-        prompt, negative, source, strength = self._said
-        path = editor.diffusion.sample(
-            prepared, prompt, negative, editor.config, held=held, source_prompt=source, strength=strength,
-            progress=shown(self._report, f"drawing window {number + 1} of {len(self._windows)}"),
-        ).float().cpu()  # fmt: skip
-        overlap = editor.config.overlap
-        result = {
-            "edited": path[-1][part.held :].clone(),
-            "tail": path[:, -overlap:].clone() if overlap else path[:, :0],
-        }
-        if editor.config.region == "face":
-            crops = self._pixels(result["edited"]).round().clamp(0, 255).to(torch.uint8)
-            result["edited_labels"] = editor.faces.parser(crops)
-        return result
-
-
-def loaded(store: Store, name: str) -> Tensors:
-    tensors = store.load(name)
-    if tensors is None:
-        raise ModelError(f"A prepared clip in `{store.folder}` was damaged while in use. Run the same command again.")
-    return tensors
-
-
-def shown(report: Report | None, what: str) -> Callable[[int, int], None] | None:
-    return None if report is None else lambda done, total: report(what, done, total)

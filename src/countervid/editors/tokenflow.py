@@ -27,7 +27,7 @@ from countervid.diffusion.blocks import (
 )
 from countervid.diffusion.stable import FramesPipeline, Held, Progress, StepEnd, Tensors
 from countervid.editors.base import register_editor
-from countervid.editors.text_guided import TextGuided, TextGuidedConfig
+from countervid.editors.text_guided import PUBLISHED, TextGuided, TextGuidedConfig
 from countervid.errors import ConfigError
 
 Record = dict[str, Tensor]
@@ -373,3 +373,8 @@ class TokenFlow(TextGuided):
 
     Config = TokenFlowConfig
     Pipeline = TokenFlowPipeline
+    presets = {
+        "csvc": {**PUBLISHED, "inversion_steps": 500, "guidance": 4.5},
+        "fast": {"steps": 20, "inversion_steps": 20, "solver": "dpm++2m"},
+        "miniature": {"steps": 20, "inversion_steps": 20, "guidance": 5.0, "batch": 4},
+    }

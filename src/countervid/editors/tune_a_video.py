@@ -22,7 +22,8 @@ from countervid.diffusion.stable import Held, Progress, StepEnd, Tensors
 from countervid.diffusion.windows import Window
 from countervid.editors.base import Report, register_editor
 from countervid.editors.store import Store
-from countervid.editors.text_guided import TextGuided, TextGuidedConfig, loaded, shown
+from countervid.editors.text_drawing import loaded, shown
+from countervid.editors.text_guided import PUBLISHED, TextGuided, TextGuidedConfig
 from countervid.errors import ConfigError, ModelError
 
 
@@ -205,6 +206,14 @@ class TuneAVideo(TextGuided):
 
     Config = TuneAVideoConfig
     Pipeline = TuneAVideoPipeline
+    presets = {
+        "csvc": {
+            **PUBLISHED, "negative_prompt": "", "guidance": 4.5, "tuning_steps": 450, "first_frame_only": True,
+            "solver": "pndm", "trained": "mid_up",
+        },
+        "fast": {"steps": 20, "tuning_steps": 200, "solver": "dpm++2m"},
+        "miniature": {"steps": 20, "tuning_steps": 60, "learning_rate": 1e-4, "guidance": 5.0},
+    }  # fmt: skip
 
     def __init__(self, config: Any = None, **options: Any) -> None:
         super().__init__(config, **options)
