@@ -145,9 +145,8 @@ def table(out: Path) -> None:
         row += [f"{mean([1 - c['after'] / c['before'] for c in cases]):.2f}"]
         row += [f"{100 * mean([c['motion'] for c in cases]):.1f} %", f"{mean([c['jump'] for c in cases]):.2f}"]
         for part in ("prepare_", ""):
-            row.append(
-                f"{mean([c[f'{part}evaluations'] for c in cases]):.0f}, {mean([c[f'{part}seconds'] for c in cases]):.0f} s"
-            )
+            evaluations, seconds = (mean([c[f"{part}{unit}"] for c in cases]) for unit in ("evaluations", "seconds"))
+            row.append(f"{evaluations:.0f}, {seconds:.0f} s")
         print("| " + " | ".join(row) + " |")
 
 

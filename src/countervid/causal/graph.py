@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,7 +59,12 @@ class CausalGraph:
 
     @classmethod
     def of_one(cls, name: str, values: Sequence[str]) -> CausalGraph:
-        """A graph of one variable, which nothing causes and nothing follows from: for edits outside any graph."""
+        """A graph of one variable, which nothing causes and nothing follows from: for edits outside any graph.
+
+        Any name will do (`5_o_Clock_Shadow`): the variable's is made of its letters and digits.
+        """
+        name = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+        name = name if name[:1].isalpha() else f"attribute_{name}"
         variable = Variable(name=name, kind="categorical", values=tuple(values))
         return cls.from_file(GraphFile(name=name, variables={name: variable}))
 

@@ -117,7 +117,8 @@ def edit(
     else:
         name, before, after = guide.said()
         plan = CausalGraph.of_one(name, (before, after))
-        stated, asked = {name: before}, {name: after}
+        (variable,) = plan.variables
+        stated, asked = {variable: before}, {variable: after}
     if clip_model is not None:
         settings = [*(settings or []), f"text_model={clip_model}"]
     amounts = _amounts(only or [])

@@ -39,14 +39,17 @@ def show(name: Annotated[str, typer.Argument(help="An editor: dva, tokenflow ...
     from countervid.editors.base import editor_class, presets
 
     config: Any = editor_class(name).Config  # type: ignore[attr-defined]
-    known, meanings = presets(name), comments(config)
+    meanings, screen = comments(config), console()
     table = Table(box=None, padding=(0, 2), header_style="dim")
-    for column in ("setting", "default", *known, "what it is"):
-        table.add_column(column)
+    table.add_column("setting", no_wrap=True)
+    table.add_column("default", no_wrap=True)
+    table.add_column("what it is")
     for setting in dataclasses.fields(config):
-        values = [str(preset.get(setting.name, "")) for preset in known.values()]
-        table.add_row(setting.name, _shown(setting.default), *values, Text(meanings.get(setting.name, "")))
-    console().print(table)
+        table.add_row(setting.name, _shown(setting.default), Text(meanings.get(setting.name, "")))
+    screen.print(table)
+    for preset, values in presets(name).items():
+        said = ", ".join(f"{key}={_shown(value)}" for key, value in values.items())
+        screen.print(Text.assemble((f"\n--preset {preset}: ", "bold"), said))
 
 
 def comments(kind: type) -> dict[str, str]:
@@ -66,4 +69,4 @@ def comments(kind: type) -> dict[str, str]:
 
 
 def _shown(value: object) -> str:
-    return '""' if value == "" else str(value)
+    return f'"{value}"' if value == "" or " " in str(value) else str(value)

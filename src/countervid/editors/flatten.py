@@ -33,7 +33,7 @@ from countervid.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class FlattenConfig(TextGuidedConfig):
-    guidance: float = 7.5
+    guidance: float = 7.5  # how much the prompt counts
     inversion_steps: int = 100  # a multiple of `steps`
     inject_steps: int = 40  # of sampling take the inversion's features, queries and keys
     own_queries: bool = False  # along the flow: the layer's queries and keys, else what attention made (`old_qk`)

@@ -48,7 +48,7 @@ PUBLISHED = {  # what CSVC has in common for its editors
 class TextGuidedConfig:
     steps: int = 50  # of sampling
     guidance: float = 4.5  # how much the prompt counts; 1 is not at all more than none
-    negative_prompt: str = ""
+    negative_prompt: str = ""  # what it should not show
     source_prompt: str = ""  # what the clip shows; said from its attributes unless given
     solver: str = "ddim"  # or dpm++2m: the same in fewer steps
     region: str = "face"  # what is edited: the aligned face, or the whole frame
@@ -63,7 +63,7 @@ class TextGuidedConfig:
     overlap: int = 4  # of them shared with the window before
     batch: int = 8  # frames at a time, where frames stand alone
     precision: str = "float32"  # or bfloat16, float16
-    device: str = "auto"
+    device: str = "auto"  # a GPU where there is one
 
     solvers: ClassVar[tuple[str, ...]] = ("ddim", "dpm++2m")
     least: ClassVar[int] = 1  # frames that the method needs

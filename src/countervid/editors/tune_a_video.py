@@ -29,7 +29,7 @@ from countervid.errors import ConfigError, ModelError
 
 @dataclass(frozen=True, kw_only=True)
 class TuneAVideoConfig(TextGuidedConfig):
-    guidance: float = 12.5
+    guidance: float = 12.5  # how much the prompt counts
     solver: str = "ddim"  # also pndm, which the published inference takes by accident
     tuning_steps: int = 500
     learning_rate: float = 3e-5
