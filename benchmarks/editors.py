@@ -2,6 +2,7 @@
 
     python benchmarks/editors.py run OUT [--editor tokenflow] [--clips 12] [--frames 16] [--set NAME=VALUE]
     python benchmarks/editors.py table OUT
+    python benchmarks/editors.py plot OUT --to PNG
 
 Every clip is edited under each intervention of the published graph, unsteered, as a user would. One line a case is kept
 in OUT/NAME.jsonl, so that a stopped run goes on and several may share the work (`--first`). `table` prints what was
@@ -11,7 +12,10 @@ measured, averaged over cases:
 - before, after: mean absolute distance to the true counterfactual, in the face's square, of 255 levels; skill from it.
 - motion: landmarks against the source's, in distances between the eyes, inner face (brows to mouth).
 - jump: mean difference of neighbouring frames, edited to source.
+- again: the clip drawn from its noise with its own prompt and no guidance, against its latents drawn, dB PSNR.
 - evaluations of the U-Net and seconds, of preparing a clip and of one edit.
+
+`plot` draws effect, skill and `again` of every label against the evaluations of twelve edits of one clip.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import json
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +35,7 @@ from countervid.causal.language import describe
 from countervid.clip import Clip
 from countervid.clip.sheets import write_rows
 from countervid.editors import Target, load_editor
+from countervid.editors.text_drawing import loaded
 from countervid.face.align import PORTRAIT, crop, quads
 from countervid.face.landmarks import LandmarkNet, interocular
 from countervid.metrics.examiner import Examiner
@@ -62,6 +68,7 @@ def run(out: Path, name: str, label: str, clips: int, first: int, frames: int, s
             clip = Clip.from_frames(torch.from_numpy(factual.frames), fps=FPS)
             prepared = editor.prepare(clip, person.attributes, prompt=describe(person.attributes, person.graph))
             preparing = time.perf_counter() - started, editor.costs()["unet_evaluations"] - begun
+            again = redrawn(editor, prepared)
             rows, cases = {"factual": source[:6]}, []
             for attribute in FACE:
                 value = next(v for v in DOMAINS[attribute] if v != person.attributes[attribute])
@@ -85,6 +92,7 @@ def run(out: Path, name: str, label: str, clips: int, first: int, frames: int, s
                         "before": float((source - truth).abs().mean() * 127.5),
                         "after": float((edited - truth).abs().mean() * 127.5),
                         "motion": motion(landmarks, source, edited),
+                        "again": again,
                         "jump": float(jumps(edited).mean() / jumps(source).mean()),
                         "prepare_seconds": preparing[0], "prepare_evaluations": preparing[1],
                         "seconds": seconds, "evaluations": evaluations,
@@ -102,6 +110,18 @@ def run(out: Path, name: str, label: str, clips: int, first: int, frames: int, s
             write_rows(out / f"{label}-{index}.png", rows)
             with open(path, "a") as file:
                 file.writelines(json.dumps(case) + "\n" for case in cases)
+
+
+@torch.no_grad()
+def redrawn(editor: Any, prepared: Any) -> float:
+    """How well the first window is drawn again from its noise, dB PSNR against its latents drawn."""
+    tensors, latents = (loaded(prepared.store, f"{name}/00000000") for name in ("prepared", "latents"))
+    editor.made_ready(prepared.store)
+    config, begun = replace(editor.config, guidance=1.0), editor.diffusion.evaluations
+    path = editor.diffusion.sample(tensors, prepared.facts["source_prompt"], "", config)
+    editor.diffusion.evaluations = begun  # not a part of any edit
+    drawn, known = (editor.pixels(x).clamp(0, 255) for x in (path[-1], latents["latents"]))
+    return float(10 * torch.log10(255**2 / (drawn - known).square().mean()))
 
 
 def cases_of(path: Path) -> list[dict[str, Any]]:
@@ -126,7 +146,7 @@ def motion(net: LandmarkNet, source: torch.Tensor, edited: torch.Tensor) -> floa
 
 
 def table(out: Path) -> None:
-    heads = ("", "clips", "effect", *FACE, "changed", "kept", "before", "after", "skill", "motion", "jump",
+    heads = ("", "clips", "effect", *FACE, "changed", "kept", "before", "after", "skill", "motion", "jump", "again",
              "prepare", "edit")  # fmt: skip
     print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
     for path in sorted(out.glob("*.jsonl")):
@@ -144,10 +164,41 @@ def table(out: Path) -> None:
         row += [f"{mean([c[field] for c in cases]):.1f}" for field in ("before", "after")]
         row += [f"{mean([1 - c['after'] / c['before'] for c in cases]):.2f}"]
         row += [f"{100 * mean([c['motion'] for c in cases]):.1f} %", f"{mean([c['jump'] for c in cases]):.2f}"]
+        row.append(f"{mean([c.get('again', 0.0) for c in cases]):.1f}")
         for part in ("prepare_", ""):
             evaluations, seconds = (mean([c[f"{part}{unit}"] for c in cases]) for unit in ("evaluations", "seconds"))
             row.append(f"{evaluations:.0f}, {seconds:.0f} s")
         print("| " + " | ".join(row) + " |")
+
+
+def plot(out: Path, to: Path) -> None:
+    """One line a family of labels: what stands before the last `-` in their names."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
+    families: dict[str, list[tuple[float, float, float, float]]] = {}
+    for path in sorted(out.glob("*.jsonl")):
+        cases = cases_of(path)
+        means = {name: statistics.fmean([float(case[name]) for case in cases])
+                 for name in ("prepare_evaluations", "evaluations", "effect", "again")}  # fmt: skip
+        # The clip is drawn once with its own prompt, with the first edit: its share is in the mean of four.
+        cost = means["prepare_evaluations"] + 12.0 * min(case["evaluations"] for case in cases)
+        skill = statistics.fmean([1 - case["after"] / case["before"] for case in cases])
+        family = families.setdefault(path.stem.rpartition("-")[0] or path.stem, [])
+        family.append((cost, 100 * means["effect"], skill, means["again"]))
+    for family, points in families.items():
+        points.sort()
+        for axis, column in zip(axes, (1, 2, 3), strict=True):
+            axis.plot([point[0] for point in points], [point[column] for point in points], "o-", label=family)
+    for axis, label in zip(axes, ("target attribute seen, %", "skill", "drawn again, dB"), strict=True):
+        axis.set(xlabel="evaluations, 12 edits of a clip", ylabel=label, xscale="log")
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.3)
+    axes[0].legend(frameon=False)
+    figure.savefig(to, dpi=110)
 
 
 def value_of(item: str) -> tuple[str, Any]:
@@ -160,19 +211,22 @@ def value_of(item: str) -> tuple[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("run", "table"), nargs="?", default="run")
+    parser.add_argument("what", choices=("run", "table", "plot"), nargs="?", default="run")
     parser.add_argument("out", type=Path, nargs="?", default=Path("benchmark-editors"))
     parser.add_argument("--editor", action="append", choices=EDITORS)
     parser.add_argument("--label", help="name of the cases' file; the editor's by default")
     parser.add_argument("--clips", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="number of the first person")
     parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--to", type=Path, default=Path("editors.png"), help="where `plot` draws")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     asked = parser.parse_args()
     if asked.what == "run":
         settings = dict(value_of(item) for item in asked.set)
         for name in asked.editor or EDITORS:
             run(asked.out, name, asked.label or name, asked.clips, asked.first, asked.frames, settings)
+    if asked.what == "plot":
+        plot(asked.out, asked.to)
     table(asked.out)
 
 

@@ -376,5 +376,12 @@ class TokenFlow(TextGuided):
     presets = {
         "csvc": {**PUBLISHED, "inversion_steps": 500, "guidance": 4.5},
         "fast": {"steps": 20, "inversion_steps": 20, "solver": "dpm++2m"},
-        "miniature": {"steps": 20, "inversion_steps": 20, "guidance": 5.0, "batch": 4},
+        "miniature": {
+            "steps": 20,
+            "inversion_steps": 20,
+            "guidance": 4.0,
+            "batch": 4,
+            "conv_share": 0.3,
+            "attention_share": 0.1,
+        },
     }
