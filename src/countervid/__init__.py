@@ -50,12 +50,10 @@ _HOMES = {
     "register_editor": "countervid.editors.base",
     "sample_person": "countervid.phantom.world",
     "verify": "countervid.runs.provenance",
-    # What `diffusers` asks this package for when it loads the bundled text-to-image model, and their bases.
-    "MiniatureTextEncoder": "countervid.autoencoder.stable_diffusion",
-    "MiniatureVAE": "countervid.autoencoder.stable_diffusion",
-    "ModelMixin": "countervid.autoencoder.stable_diffusion",
-    "PreTrainedModel": "countervid.autoencoder.stable_diffusion",
 }
+
+# What `diffusers` asks this package for when it loads the bundled text-to-image model, and their bases.
+_FOR_DIFFUSERS = ("MiniatureTextEncoder", "MiniatureVAE", "ModelMixin", "PreTrainedModel")
 
 __all__ = [
     "CausalGraph",
@@ -78,6 +76,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _FOR_DIFFUSERS:
+        return getattr(importlib.import_module("countervid.autoencoder.stable_diffusion"), name)
     if name not in _HOMES:
         raise AttributeError(f"module 'countervid' has no attribute '{name}'. It has: {', '.join(__all__)}.")
     module, _, inner = _HOMES[name].partition(":")

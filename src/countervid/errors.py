@@ -41,3 +41,7 @@ class ConfigError(CountervidError):
 
 class MissingExtraError(CountervidError):
     """An optional package is needed for what was asked."""
+
+
+class CallError(CountervidError):
+    """A language model gave no answer, or none that can be used."""

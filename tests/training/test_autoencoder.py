@@ -45,7 +45,7 @@ def lines(out: Path) -> list[dict[str, float]]:
 def test_a_stopped_and_resumed_training_is_the_same_bit_for_bit(
     networks: FaceNetworks, source: PhantomSource, models: Path, tmp_path: Path
 ) -> None:
-    for config in (QUICK, replace(QUICK, accumulate=2)):
+    for config in (QUICK, replace(QUICK, accumulate=2, sample_every=100)):
         name = f"accumulate-{config.accumulate}"
         whole, halves = tmp_path / name / "whole", tmp_path / name / "halves"
         keep = {"vae": models / "vae", "identity": models / "identity"}
@@ -56,7 +56,8 @@ def test_a_stopped_and_resumed_training_is_the_same_bit_for_bit(
         assert all(torch.equal(first[key], second[key]) for key in first)
         assert lines(whole)[-1]["validation_loss"] == pytest.approx(figures["validation_loss"], abs=1e-5)
         assert {"loss", "images_per_second", "memory_gb"} <= lines(whole)[0].keys()
-        assert Image.open(whole / "samples" / "00000006.png").size[0] == 4 * 128
+        if config is QUICK:
+            assert Image.open(whole / "samples" / "00000006.png").size[0] == 4 * 128
         assert (whole / "vae" / "config.json").exists()
 
 
@@ -81,10 +82,17 @@ def test_an_interruption_costs_no_more_than_the_time_since_the_last_state(
 
 
 def test_training_learns(networks: FaceNetworks, source: PhantomSource, tmp_path: Path) -> None:
-    config = replace(QUICK, steps=40, validate_every=10, loss=LossConfig(noise_terms=1, regulariser_weight=0), ema=0.5)
+    config = replace(
+        QUICK,
+        steps=32,
+        validate_every=16,
+        sample_every=100,
+        loss=LossConfig(noise_terms=1, regulariser_weight=0),
+        ema=0.5,
+    )
     train(source, source, networks, tmp_path, config, cpu=True)
     losses = [line["validation_loss"] for line in lines(tmp_path) if "validation_loss" in line]
-    assert len(losses) == 4 and losses[-1] < 0.95 * losses[0]
+    assert len(losses) == 2 and losses[-1] < 0.97 * losses[0]
 
 
 def test_what_cannot_go_on_is_said_and_nothing_is_lost(

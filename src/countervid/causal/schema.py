@@ -82,13 +82,17 @@ class Variable(BaseModel):
 
 
 class GraphFile(BaseModel):
-    """A whole file, its sections not yet checked against each other."""
+    """A whole file, its sections not yet checked against each other.
+
+    `cut` names variables of the extended graph whose causes there are left out, as an intervention would.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     description: str = ""
     extends: str | None = None
+    cut: tuple[str, ...] = ()
     person: str = "this person"
     variables: dict[str, Variable] = Field(default_factory=dict)
     edges: tuple[str, ...] = ()
@@ -186,17 +190,30 @@ def _shape(text: str, source: str) -> GraphFile:
         raise GraphError(f"{source}: `{place}`: {first['msg']}. {hint}") from error
 
 
+def _without(edge: str, cut: tuple[str, ...]) -> str:
+    """An edge of a file without the effects that are cut; empty where none is left."""
+    causes, arrow, effects = edge.partition("->")
+    left = [effect for effect in map(str.strip, effects.split(",")) if effect not in cut]
+    return f"{causes}{arrow} {', '.join(left)}" if left else ""
+
+
 def _extended(file: GraphFile, source: str, beside: Path | None, above: tuple[str, ...]) -> GraphFile:
     if file.extends is None:
+        if file.cut:
+            raise GraphError(f"{source} has `cut`, which leaves out edges of the graph that it extends. Add `extends`.")
         return file
     try:
         base = _read(find(file.extends, beside), above)
     except GraphError as error:
         raise GraphError(f"{source} extends `{file.extends}`: {error}") from error
+    for name in file.cut:
+        if name not in base.variables:
+            raise GraphError(f"{source} cuts `{name}`, which is no variable of `{file.extends}`. Remove it.")
+    kept = [edge for edge in (_without(edge, file.cut) for edge in base.edges) if edge]
     return file.model_copy(
         update={
             "variables": {**base.variables, **file.variables},
-            "edges": (*base.edges, *file.edges),
+            "edges": (*kept, *file.edges),
             "mechanisms": {**base.mechanisms, **file.mechanisms},
         }
     )

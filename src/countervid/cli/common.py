@@ -6,13 +6,14 @@ Imports only typer at the top; rich is imported where it draws.
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from countervid.errors import CountervidError, InterventionError
+from countervid.errors import ConfigError, CountervidError, InterventionError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -90,6 +91,20 @@ def parse_do(assignments: Sequence[str]) -> dict[str, str]:
             )
         do[name] = value
     return do
+
+
+def settings_of(items: list[str], option: str) -> dict[str, object]:
+    """`name=value` items as settings; numbers and booleans are read as such."""
+    found: dict[str, object] = {}
+    for item in items:
+        key, equals, text = (part.strip() for part in item.partition("="))
+        if not (key and equals and text):
+            raise ConfigError(f"`{option} {item}` is not a setting. Write it as name=value.")
+        try:
+            found[key] = json.loads(text)
+        except ValueError:
+            found[key] = text
+    return found
 
 
 def console() -> Console:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from countervid.cli.common import DoOption, console
+from countervid.cli.common import DoOption, console, settings_of
+from countervid.cli.steering import (
+    PAPER,
+    ChatOption,
+    CriticOption,
+    LooksOption,
+    MaxCallsOption,
+    MaxCostOption,
+    MaxEditsOption,
+    SteeringOption,
+    UrlOption,
+    WriterOption,
+    steering_options,
+)
 from countervid.errors import ConfigError, InterventionError
 
 if TYPE_CHECKING:
@@ -89,6 +101,15 @@ def edit(
     settings: SettingsOption = None,
     device: DeviceOption = None,
     seed: Annotated[int, typer.Option(help="For editors that draw noise.")] = 0,
+    critic: CriticOption = None,
+    critic_url: UrlOption = None,
+    writer: WriterOption = "rules",
+    steering: SteeringOption = "auto",
+    max_edits: MaxEditsOption = 5,
+    max_calls: MaxCallsOption = None,
+    max_cost: MaxCostOption = None,
+    looks: LooksOption = None,
+    chat: ChatOption = None,
     truth: Annotated[Optional[Path], typer.Option(help="The true counterfactual, where it is known.")] = None,
     out: Annotated[Optional[Path], typer.Option(help="The run's folder; named after clip and --do by default.")] = None,
     marking: Annotated[
@@ -121,6 +142,8 @@ def edit(
         stated, asked = {variable: before}, {variable: after}
     if clip_model is not None:
         settings = [*(settings or []), f"text_model={clip_model}"]
+    if preset == PAPER:
+        preset, steering = "csvc", PAPER
     amounts = _amounts(only or [])
     source = Clip.read(clip)
     true = None if truth is None else Clip.read(truth)
@@ -129,12 +152,16 @@ def edit(
     chosen = make_editor(
         editor, model, cache, preset=preset, steps=steps, face=face, region=region, device=device, settings=settings
     )
+    steered = steering_options(
+        chosen, plan, critic=critic, url=critic_url, writer=writer, steering=steering, max_edits=max_edits,
+        max_calls=max_calls, max_cost=max_cost, looks=looks, chat=chat,
+    )  # fmt: skip
     with stages() as report:
 
         def run(folder: Path) -> Result:
             return counterfactual(
                 source, asked, graph=plan, editor=chosen, factual=stated, truth=true, strength=strength,
-                strengths=amounts, seed=seed, guide=guide, out=folder, marking=marking, report=report,
+                strengths=amounts, seed=seed, guide=guide, out=folder, marking=marking, report=report, **steered,
             )  # fmt: skip
 
         if out is not None:
@@ -165,7 +192,7 @@ def _guide(
         raise ConfigError(f"`--scale` must be a number, got {scale}.")
     if target is not None:
         suited = BUNDLED if clip_model is None else {}
-        values = {**suited, "source_text": source, "target_text": target, **_settings(options, "--text")}
+        values = {**suited, "source_text": source, "target_text": target, **settings_of(options, "--text")}
         guidance: TextGuidance = make_config(TextGuidance, values | ({} if scale is None else {"scale": scale}), "text")
         return guidance
     if options:
@@ -178,20 +205,6 @@ def _guide(
         raise ConfigError("`--attribute` needs `--scale`: how far, a number of either sign, such as 0.25.")
     name, _, value = (part.strip() for part in attribute.partition("="))
     return Direction(attribute=name, value=value, scale=scale, normalise=normalise)
-
-
-def _settings(items: list[str], option: str) -> dict[str, object]:
-    """`name=value` items as settings; numbers and booleans are read as such."""
-    found: dict[str, object] = {}
-    for item in items:
-        key, equals, text = (part.strip() for part in item.partition("="))
-        if not (key and equals and text):
-            raise ConfigError(f"`{option} {item}` is not a setting. Write it as name=value.")
-        try:
-            found[key] = json.loads(text)
-        except ValueError:
-            found[key] = text
-    return found
 
 
 def make_editor(
@@ -207,7 +220,7 @@ def make_editor(
     from countervid.editors.base import load_editor
 
     chosen = {key: value for key, value in given.items() if value is not None}
-    chosen |= _settings(settings or [], "--set")
+    chosen |= settings_of(settings or [], "--set")
     return load_editor(name, model, cache=cache, preset=preset, **chosen)
 
 

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import platform
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,9 @@ from countervid.errors import OutputError
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _WINDOW = 16  # frames held while writing
+
+# x264's AVX-512 code gives other bytes from one run to the next; with older instructions the same come each time.
+_SAME_BYTES = {"x264-params": "asm=sse4.2"} if platform.machine().lower() in ("x86_64", "amd64") else {}
 
 
 def write_clip(
@@ -130,7 +134,7 @@ def _write_video(
         output.metadata.update(metadata)
         stream = output.add_stream("libx264rgb" if lossless else "libx264", rate=source.rate)
         stream.width, stream.height, stream.pix_fmt = source.width, source.height, layout
-        stream.options = {**quality, "threads": "4"}
+        stream.options = {**quality, "threads": "4", **_SAME_BYTES}
         stream.codec_context.time_base = stream.time_base = source.time_base
         if source.aspect is not None:
             stream.codec_context.sample_aspect_ratio = source.aspect

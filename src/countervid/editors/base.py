@@ -36,7 +36,8 @@ class Target:
 
     `strength` scales the whole edit: 0 is no edit (the source bit for bit), 1 the edit as asked. `strengths`
     scales single attributes on top of that; those not named count 1. `guide` says how instead of what, for editors
-    that know a way of their own.
+    that know a way of their own. `guidance` and `negative_prompt` stand in place of the editor's own settings, for
+    editors that are told by a prompt; None leaves them.
     """
 
     factual: Attributes
@@ -47,6 +48,8 @@ class Target:
     strengths: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
     guide: Guide | None = None
+    guidance: float | None = None
+    negative_prompt: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength <= 4:
@@ -108,6 +111,7 @@ class Editor(Protocol):
 
     name: ClassVar[str]
     config: Any
+    knobs: ClassVar[frozenset[str]]  # fields of a target that it answers to, beside the attributes
     miniature: bool  # whether the weights are the bundled ones, which have only ever seen rendered people
 
     def prepare(self, clip: Clip, factual: Attributes, *, prompt: str = "", report: Report | None = None) -> Prepared:

@@ -94,6 +94,7 @@ class DVA:
     """Faces, by one identity vector a clip. Strength 0 is the source; more strength is more of the same."""
 
     name: ClassVar[str] = "dva"
+    knobs: ClassVar[frozenset[str]] = frozenset({"strength", "strengths"})
     Config = DVAConfig
 
     def __init__(

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,16 +74,19 @@ class Region:
 class Sampled:
     """One prompt sampled over the windows of a prepared clip, in order; what is drawn is kept.
 
-    `words` are prompt, negative prompt, source prompt, and how far to go from the one to the other.
+    `words` are prompt, negative prompt, source prompt, and how far to go from the one to the other; `guidance` is how
+    much they count.
     """
 
     def __init__(
-        self, editor: TextGuided, prepared: Prepared, words: tuple[str, str, str, float], report: Report | None
-    ) -> None:
+        self, editor: TextGuided, prepared: Prepared, words: tuple[str, str, str, float], guidance: float,
+        report: Report | None,
+    ) -> None:  # fmt: skip
         self._editor, self._store, self._words, self._report = editor, prepared.store, words, report
+        self._config = replace(editor.config, guidance=guidance)
         self._place: Region = prepared.payload.place
         self._windows: list[Window] = prepared.payload.windows
-        told = json.dumps([*words, editor.config.guidance])
+        told = json.dumps([*words, guidance])
         self._mark = hashlib.sha256(told.encode()).hexdigest()[:20]
         self._held: dict[int, Tensors] = {}  # the windows last used: masks reach into the neighbours
 
@@ -119,7 +122,7 @@ class Sampled:
         prompt, negative, source, strength = self._words
         what = "drawing" if prompt != source else "drawing the source"
         path = editor.diffusion.sample(
-            prepared, prompt, negative, editor.config, held=held, source_prompt=source, strength=strength,
+            prepared, prompt, negative, self._config, held=held, source_prompt=source, strength=strength,
             progress=shown(self._report, what if len(self._windows) == 1 else f"{what}, window {number + 1}"),
         ).float().cpu()  # fmt: skip
         result = {"sampled": path[-1][part.held :].clone()}
@@ -136,11 +139,13 @@ class Drawing:
 
     def __init__(self, editor: TextGuided, prepared: Prepared, target: Target, report: Report | None) -> None:
         self._editor, self._track = editor, prepared.track
-        source, negative = str(prepared.facts["source_prompt"]), editor.config.negative_prompt
+        source, own = str(prepared.facts["source_prompt"]), editor.config.negative_prompt
+        negative = own if target.negative_prompt is None else target.negative_prompt
+        guidance = float(editor.config.guidance if target.guidance is None else target.guidance)
         amount = target.amount(next(iter(target.changed)))
-        self._edited = Sampled(editor, prepared, (target.prompt, negative, source, amount), report)
+        self._edited = Sampled(editor, prepared, (target.prompt, negative, source, amount), guidance, report)
         drawn = editor.config.against == "drawn"
-        self._again = Sampled(editor, prepared, (source, negative, source, 1.0), report) if drawn else None
+        self._again = Sampled(editor, prepared, (source, own, source, 1.0), guidance, report) if drawn else None
 
     @torch.no_grad()
     def edits(self, index: Index) -> Edit:

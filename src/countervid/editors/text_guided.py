@@ -95,6 +95,7 @@ class TextGuided:
     """An editor that is told by a prompt; a method brings its pipeline and its settings."""
 
     name: ClassVar[str]
+    knobs: ClassVar[frozenset[str]] = frozenset({"prompt", "negative_prompt", "guidance", "strength"})
     Config: ClassVar[type[TextGuidedConfig]]
     Pipeline: ClassVar[type[FramesPipeline]]
     presets: ClassVar[dict[str, dict[str, object]]] = {}

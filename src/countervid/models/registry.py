@@ -40,6 +40,7 @@ REGISTRY: Mapping[str, Entry] = {
         what="miniature: diffusion video autoencoder, its statistics and classifier", aliases=("autoencoder",)
     ),
     "clip": Entry(what="miniature: crops and sentences in one space"),
+    "critic": Entry(what="miniature: attributes off what the CLIP sees, for steering"),
     "text-to-image": Entry(what="miniature: Stable Diffusion of the phantom world", aliases=("stable-diffusion",)),
     "examiner": Entry(what="miniature: judge of attributes, for the metrics alone"),
 }

@@ -74,6 +74,13 @@ class RunFolder:
         self.took(name, time.perf_counter() - started)
         return path
 
+    def keep(self, name: str) -> None:
+        """Note a file that was written without `make` as finished."""
+        path = self.path / name
+        if path.is_file():
+            self.record["files"][name] = path.stat().st_size
+            self._write_record()
+
     def has(self, name: str) -> bool:
         """Whether a file is finished and still as it was left."""
         path = self.path / name

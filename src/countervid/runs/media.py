@@ -130,6 +130,12 @@ def _scaled(picture: Picture, size: tuple[int, int]) -> Picture:
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
+def jpeg_of(path: Path, quality: int = 88) -> str:
+    """A picture file as a JPEG in base64, for a page."""
+    with Image.open(path) as picture:
+        return _jpeg(np.asarray(picture.convert("RGB")), quality)
+
+
 def _jpeg(picture: Picture, quality: int) -> str:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "JPEG", quality=quality)

@@ -10,7 +10,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from countervid.runs.comparison import AMPLIFICATION, Panel
 from countervid.runs.drawing import draw_graph, spoken
-from countervid.runs.media import make_media
+from countervid.runs.media import jpeg_of, make_media
+from countervid.runs.steered import picture_of
+from countervid.steering.base import front
 
 if TYPE_CHECKING:
     from countervid.runs.run import Result
@@ -55,6 +57,8 @@ def render_report(result: Result) -> str:
         graph_name=result.graph.name,
         meters=_meters(metrics),
         facts=_facts(result),
+        rounds=_rounds(result),
+        steering=record.get("steering"),
         provenance=json.dumps(record, indent=2, sort_keys=True),
         marking=_marking(record),
     )
@@ -127,6 +131,42 @@ def _meters(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
         add("TG-ID", "identity over the whole clip, relative to the source", identity["tg_id"], "{:.3f}")
         add("likeness", "cosine of identity to the source", identity["likeness"], "{:.2f}", identity["likeness"])
     add("pixels touched", "all others are the source's, bit for bit", metrics.get("changed_share"), "{:.1%}")
+    return found
+
+
+def _rounds(result: Result) -> list[dict[str, Any]]:
+    """What was tried, and what the critic saw of it; empty where nothing was steered."""
+    if result.steered is None:
+        return []
+    best = {round.number for round in front(result.steered.rounds)}
+    found = []
+    for round in result.steered.rounds:
+        target, answers = round.step.target, {} if round.verdict is None else round.verdict.answers
+        watched = (*target.changed, *round.lost)
+        picture = None if result.folder is None else result.folder / picture_of(round.number)
+        found.append(
+            {
+                "number": round.number,
+                "chosen": round.number == result.steered.chosen.number,
+                "front": round.number in best,
+                "note": round.step.note,
+                "prompt": target.prompt,
+                "negative": target.negative_prompt,
+                "failure": round.failure,
+                "distance": f"{round.distance:.1f}",
+                "seen": [
+                    {
+                        "name": name, "value": answers[name].value or "cannot be told",
+                        "confidence": f"{answers[name].confidence:.0%}",
+                        "agrees": name not in round.missing and name not in round.lost,
+                        "critique": answers[name].critique,
+                    }
+                    for name in watched if name in answers
+                ],
+                "critique": "" if round.verdict is None else round.verdict.critique,
+                "picture": jpeg_of(picture) if picture is not None and picture.is_file() else None,
+            }
+        )  # fmt: skip
     return found
 
 

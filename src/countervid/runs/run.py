@@ -6,8 +6,8 @@ import hashlib
 import platform
 import shutil
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
@@ -19,6 +19,7 @@ from countervid.causal.graph import CausalGraph
 from countervid.causal.language import describe
 from countervid.causal.lexicon import parse, read
 from countervid.clip import Clip
+from countervid.critics.base import Critic, Verdict, load_critic
 from countervid.editors.base import Editor, Guide, Prepared, Reader, Report, Seen, Target, load_editor
 from countervid.errors import ClipError, ConfigError, InterventionError
 from countervid.models.folder import write_whole
@@ -28,7 +29,11 @@ from countervid.runs.drawing import spoken
 from countervid.runs.folder import RunFolder, write_json
 from countervid.runs.measure import Judges, measure
 from countervid.runs.report import captions, render_report
+from countervid.runs.steered import VERDICTS, Steering, steered, summary
 from countervid.runs.together import remembered, together
+from countervid.steering.base import Round, Steerer
+from countervid.steering.choose import load_steerer
+from countervid.steering.loop import LoopConfig, Steered
 
 PHANTOM_MARK = "synthetic: countervid phantom"  # how the world's own clips say so in their metadata
 MINIATURE_NOTE = (
@@ -52,7 +57,13 @@ class Result:
     judges: Judges
     record: dict[str, Any]  # what `run.json` says
     folder: Path | None = None
-    verdicts: tuple[Mapping[str, Any], ...] = field(default=())  # of a critic
+    steered: Steered | None = None  # the rounds, where a critic looked
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """What the critic said of each edit that it judged."""
+        rounds = () if self.steered is None else self.steered.rounds
+        return tuple(round.verdict for round in rounds if round.verdict is not None)
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -83,7 +94,10 @@ def counterfactual(
     *,
     graph: CausalGraph | str | Path = "phantom",
     editor: Editor | str = "dva",
-    critic: None = None,
+    critic: Critic | str | None = None,
+    steerer: Steerer | str = "auto",
+    loop: LoopConfig = LoopConfig(),
+    watch: Callable[[Round, Path | None], None] | None = None,
     factual: str | Mapping[str, str] | None = None,
     noise: Noise | None = None,
     truth: Clip | None = None,
@@ -103,7 +117,10 @@ def counterfactual(
         do: The intervention: attribute -> value.
         graph: A causal graph, the name of a bundled one, or the path of a YAML file.
         editor: An editor, or the name of one.
-        critic: For steering; none is built in yet.
+        critic: Who looks at each edit, so that it is steered; a critic or its name (`bundled`). None: one edit.
+        steerer: Who writes the next target from a verdict; `auto` is what suits the editor.
+        loop: How many edits, how many frames.
+        watch: Called after each round with the file of its pictures, where there is a folder.
         factual: The person's attributes, or a sentence about them. What is left out is read off the clip.
         noise: The person's noise, where it is carried from before; else inferred from the factual attributes.
         truth: The true counterfactual clip, where it is known: measured against and shown.
@@ -122,8 +139,6 @@ def counterfactual(
         OutputError: `out` cannot be written, or holds another run.
         FaceError, ModelError, ConfigError: As the editor says.
     """
-    if critic is not None:
-        raise ConfigError("No critic is built in yet: leave `critic` out.")
     model = graph if isinstance(graph, CausalGraph) else CausalGraph.load(graph)
     if not do:
         raise InterventionError("No intervention was given. Say what should be different, for example age=old.")
@@ -139,6 +154,16 @@ def counterfactual(
     Target(factual={}, do={}, counterfactual=dict.fromkeys(strengths, ""), strength=strength, strengths=strengths)
     if hasattr(chosen, "check"):
         chosen.check(do, guide)
+    plan = None
+    if critic is not None:
+        if guide is not None:
+            raise ConfigError(
+                "`--attribute` and `--target-text` go round the graph, and a critic asks what the graph says."
+            )
+        looking = load_critic(critic) if isinstance(critic, str) else critic
+        looking.check(model)
+        steering = load_steerer(steerer, chosen, model) if isinstance(steerer, str) else steerer
+        plan = Steering(critic=looking, steerer=steering, loop=loop, watch=watch)
     settings = {
         "clip": clip.digest(),
         "do": dict(do),
@@ -152,6 +177,7 @@ def counterfactual(
         "strengths": strengths,
         "seed": seed,
         **({} if guide is None else {"guide": asdict(guide)}),
+        **({} if plan is None else {"steering": plan.settings()}),
         "truth": None if truth is None else truth.digest(),
         "marking": marking,
     }
@@ -179,8 +205,14 @@ def counterfactual(
         seed=seed,
         guide=guide,
     )
-    edited = chosen.edit(prepared, target, report=report)
     nothing = target.asks_for_nothing
+    came = None
+    if plan is None or nothing:
+        edited = chosen.edit(prepared, target, report=report)
+    else:
+        came = steered(chosen, prepared, target, model, plan, folder, report)
+        edited, target = came.clip, came.chosen.step.target
+        record["steering"] = summary(came, plan)
     if marking and not nothing:
         edited = together(provenance.mark, clip, edited)
     if not nothing:
@@ -191,6 +223,7 @@ def counterfactual(
     result = Result(
         clip=edited, factual=clip, truth=truth, target=target, outcome=outcome, graph=model, prepared=prepared,
         seen=seen, judges=judges or Judges.bundled(), record=record, folder=None if folder is None else folder.path,
+        steered=came,
     )  # fmt: skip
     if folder is not None:
         folder.took("prepare", time.perf_counter() - started)
@@ -221,8 +254,8 @@ def _write(result: Result, folder: RunFolder, nothing: bool, report: Report | No
             result.clip.write(path, metadata=tags, progress=shown("editing"))
 
     folder.make("counterfactual.mp4", write_counterfactual)
-    lines = "".join(f"{verdict}\n" for verdict in result.verdicts)
-    folder.make("verdicts.jsonl", lambda path: write_whole(path, lines))  # empty without a critic
+    if result.steered is None:
+        folder.make(VERDICTS, lambda path: write_whole(path, ""))
     folder.make("metrics.json", lambda path: write_json(path, result.metrics))
     comparison = result.comparison()
     folder.make("comparison.mp4", lambda path: comparison.write(path, metadata=tags, progress=shown("comparing")))

@@ -6,6 +6,7 @@ from countervid.training.miniature import (
     classifier,
     clip,
     couple,
+    critic,
     dva,
     examiner,
     identity,
@@ -29,6 +30,7 @@ STAGES: dict[str, Stage] = {
         couple.STAGE,
         couple.AGAIN,
         clip.STAGE,
+        critic.STAGE,
         text_to_image.STAGE,
     )
 }

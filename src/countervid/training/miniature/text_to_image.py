@@ -3,6 +3,11 @@
 A small `UNet2DConditionModel` on the latents of the VAE and the words of the CLIP. It learns velocities
 (arXiv:2202.00512). Half of every batch are the true counterfactuals of the other half, under the same noise and their
 own words: what differs between the two is then what the words say.
+
+The mean of likely faces has fewer wrinkles than any of them. So some of the pictures that the velocities imply are
+decoded and looked at as well: a linear layer on the identity encoder's maps, solved beforehand on pictures that went
+through the VAE, must read the attributes off them. The examiner, which measures, and the CLIP, which a critic sees
+through, have no part in it.
 """
 
 from __future__ import annotations
@@ -21,7 +26,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from countervid.autoencoder.classifier import AttributeClassifier, fit
 from countervid.autoencoder.codec import VAE
+from countervid.autoencoder.identity import IdentityNet
 from countervid.causal.graph import CausalGraph
 from countervid.causal.language import describe
 from countervid.clip.sheets import write_rows
@@ -42,6 +49,9 @@ GUIDANCE, STEPS = 4.0, 20  # of all that is drawn here
 JUDGED = 192  # prompts that the examiner judges, at most
 TRAIN_STEPS = 1000
 BETAS = (0.00085, 0.012)  # of Stable Diffusion, scaled linearly
+LOOKED = 8  # pictures of a batch that are looked at
+LOOKED_BELOW = 0.7  # of the noise levels; above, nothing of a face can be seen yet
+LOOKED_WEIGHT = 0.1
 SHOWN = (
     "He is young, he has beard.",
     "a bald old man with a white beard",
@@ -139,16 +149,45 @@ def known(frames: PhantomFrames, models: Path) -> Known:
     return Known(stored["latents"], stored["words"], state)
 
 
+class Look(nn.Module):
+    """How badly the published attributes can be read off what latents show."""
+
+    def __init__(self, frames: PhantomFrames, latents: Tensor, models: Path) -> None:
+        super().__init__()
+        self.vae = VAE.from_folder(models / "vae")
+        self.identity = IdentityNet.from_folder(models / "identity")
+        self.requires_grad_(False)
+        self.labels = torch.stack([frames.attribute(name) for name in FACE], dim=1)
+        with torch.no_grad():
+            features = torch.cat([self.features(part.float()) for part in latents.split(64)])
+        variables = {name: DOMAINS[name] for name in FACE}
+        self.reader: AttributeClassifier = fit(variables, features, self.labels, decay=1e-2)
+
+    def features(self, latents: Tensor) -> Tensor:
+        """What the identity encoder sees of latents `(n, c, h, w)` once decoded, `(n, D)`."""
+        h = self.identity.trunk(self.vae.decode(latents).to(memory_format=torch.channels_last))
+        return torch.cat([h.mean((2, 3)), h.amax((2, 3))], dim=1)
+
+    def forward(self, latents: Tensor, rows: Tensor) -> Tensor:
+        """Mean cross-entropy of latents that should show what the crops `rows` do."""
+        return self.reader.loss(self.features(latents), self.labels.to(latents.device)[rows.to(latents.device)])
+
+
 def build(frames: PhantomFrames, batch: int, models: Path) -> Built:
     seen = known(frames, models)
     net = network(seen.latents.shape[2], seen.words.shape[2])
     pairs, noises = frames.pairs, scheduler()
+    look = Look(frames, seen.latents[0], models)
+    signal = noises.alphas_cumprod.sqrt()
 
     def loss(generator: torch.Generator) -> Mapping[str, Tensor]:
         half = batch // 2
         rows = pairs[torch.randint(len(pairs), (half,), generator=generator)].T.flatten()
         mirrored = torch.randint(2, (half,), generator=generator).repeat(2)
-        t = torch.randint(TRAIN_STEPS, (half,), generator=generator).repeat(2)
+        t = torch.randint(TRAIN_STEPS, (half,), generator=generator)
+        looked = min(LOOKED, half)
+        t[:looked] = (LOOKED_BELOW * t[:looked]).long()
+        t = t.repeat(2)
         x = seen.latents[mirrored, rows].float()
         noise = torch.randn(half, *x.shape[1:], generator=generator).repeat(2, 1, 1, 1)
         told = seen.state[rows] * CAPTIONS + torch.randint(CAPTIONS, (2 * half,), generator=generator)
@@ -157,7 +196,13 @@ def build(frames: PhantomFrames, batch: int, models: Path) -> Built:
         device = device_of(net)
         noisy, t, words, velocity = (v.to(device) for v in (noisy, t, seen.words[told].float(), velocity))
         guess = net(noisy.to(memory_format=torch.channels_last), t, encoder_hidden_states=words).sample
-        return {"loss": F.mse_loss(guess, velocity)}
+        apart = F.mse_loss(guess, velocity)
+        # Of each pair of a picture and its counterfactual one is looked at, by turns.
+        turns = torch.arange(looked) + half * (torch.arange(looked) % 2)
+        share = signal[t[turns].cpu()].to(device)[:, None, None, None]
+        clean = share * noisy[turns] - (1 - share.square()).sqrt() * guess[turns]
+        unread = look.to(device)(clean, rows[turns])
+        return {"loss": apart + LOOKED_WEIGHT * unread, "velocity": apart, "unread": unread}
 
     return net, loss
 
@@ -275,6 +320,6 @@ STAGE = Stage(
     evaluate=evaluate,
     save=save,
     sheet=sheet,
-    needs=("vae", "clip", "examiner"),
+    needs=("vae", "clip", "identity", "examiner"),
     weights="unet/diffusion_pytorch_model.safetensors",
 )

@@ -1,0 +1,1 @@
+"""Steering: edit, let a critic look, write the next target, and keep the best."""

@@ -1,0 +1,140 @@
+"""What steering is made of: rounds, how they compare, and the protocol of whoever writes the next target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from countervid.critics.base import Verdict
+from countervid.editors.base import Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What to ask the editor for next, and why."""
+
+    target: Target
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """One edit and what the critic said of it.
+
+    Attributes:
+        number: Counted from 0.
+        step: What was asked for.
+        verdict: None where nobody judged: the call failed, or the steerer takes the edit unseen.
+        failure: Why a call failed.
+        distance: Mean absolute difference to the source in the pictures that were judged, 0..255.
+        request: Digest of what the critic was shown and asked.
+    """
+
+    number: int
+    step: Step
+    verdict: Verdict | None
+    failure: str = ""
+    distance: float = 0.0
+    request: str = ""
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """What should have changed and is not surely seen."""
+        changed = self.step.target.changed
+        return changed if self.verdict is None else self.verdict.missing(changed)
+
+    @property
+    def lost(self) -> dict[str, str]:
+        """What should have stayed and is seen to be something else."""
+        answers = {} if self.verdict is None else self.verdict.answers
+        kept = self.step.target.kept
+        return {
+            name: value for name, value in kept.items()
+            if name in answers and answers[name].value not in (None, value) and answers[name].confidence >= 0.5
+        }  # fmt: skip
+
+    @property
+    def holds(self) -> bool:
+        """Whether everything asked for is seen, and nothing else is seen to have moved."""
+        return self.verdict is not None and not self.missing and not self.lost
+
+    @property
+    def rank(self) -> tuple[float, ...]:
+        """Sorts the better round first: what changed, then what stayed, then nearness to the source.
+
+        Of rounds that miss as much, the one that comes closer to being seen goes before the nearer one.
+        """
+        if self.verdict is None:
+            return (float("inf"),)
+        target = self.step.target
+        sureness = round(self.verdict.support(target.changed), 1) if self.missing else 1.0
+        return (len(self.missing), len(self.lost), -sureness, self.distance)
+
+    def to_json(self) -> dict[str, Any]:
+        """A line of `verdicts.jsonl`."""
+        return {
+            "round": self.number, "note": self.step.note, "target": self.step.target.to_json(),
+            "verdict": None if self.verdict is None else self.verdict.model_dump(mode="json"),
+            "failure": self.failure, "distance": self.distance, "request": self.request,
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any]) -> Round:
+        """The inverse of `to_json`."""
+        verdict = None if line["verdict"] is None else Verdict.model_validate(line["verdict"])
+        step = Step(target=Target(**line["target"]), note=line["note"])
+        return cls(
+            number=line["round"], step=step, verdict=verdict, failure=line["failure"], distance=line["distance"],
+            request=line["request"],
+        )  # fmt: skip
+
+
+def best(rounds: Sequence[Round]) -> Round:
+    """The round whose edit is returned; the earlier of two that are as good. Unjudged ones come last."""
+    return min(rounds, key=lambda round: round.rank)
+
+
+def front(rounds: Sequence[Round]) -> list[Round]:
+    """Judged rounds that no other beats both in what is seen to change and in nearness to the source, nearest first."""
+    judged = [round for round in rounds if round.verdict is not None]
+
+    def worth(round: Round) -> tuple[float, float]:
+        assert round.verdict is not None
+        return round.verdict.support(round.step.target.changed), -round.distance
+
+    def beaten(one: Round) -> bool:
+        a = worth(one)
+        return any(b != a and all(y >= x for x, y in zip(a, b, strict=True)) for b in map(worth, judged))
+
+    return sorted((round for round in judged if not beaten(round)), key=lambda round: round.distance)
+
+
+class Steerer(Protocol):
+    """Turns what was asked for into the first target, and each verdict into the next."""
+
+    name: str
+    looks: tuple[int, ...] | None  # the frames to judge, counted from 0; None leaves it to the critic
+    edits: int | None  # most edits it makes; None leaves it to the budget
+    judged: int | None  # of these, the first so many are judged; None: all
+    returns_last: bool  # whether the last edit is the result, as published, instead of the best
+
+    def satisfied(self, round: Round) -> bool:
+        """Whether a judged round is good enough to stop."""
+        ...
+
+    def first(self, target: Target) -> Step:
+        """What to begin with."""
+        ...
+
+    def next(self, rounds: Sequence[Round]) -> Step | None:
+        """What to try after these rounds, or None where nothing is left to try.
+
+        Raises:
+            BudgetError: What may be asked is used up.
+        """
+        ...
+
+    def costs(self) -> dict[str, Any]:
+        """Calls, tokens and money spent on writing."""
+        ...

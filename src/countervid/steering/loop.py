@@ -1,0 +1,212 @@
+"""The loop: edit, judge, stop when everything holds, else the next target; the best edit is returned, not the last.
+
+Every round is one line of a ledger, written before the next begins, so that a run that was killed goes on after the
+last line: no edit, verdict or rewriting is made twice. A call that fails is a line like any other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from countervid.causal.graph import CausalGraph
+from countervid.chat.base import BudgetError
+from countervid.clip import Clip
+from countervid.critics.base import Critic, Request, asked, spread
+from countervid.editors.base import Editor, Prepared, Report, Target
+from countervid.errors import CallError, ConfigError
+from countervid.face import align
+from countervid.models.folder import write_whole
+from countervid.steering.base import Round, Steerer, Step, best
+
+FAILURES = 2  # calls in a row that may fail
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    max_edits: int = 5  # first and all
+    looks: int | None = None  # frames that the critic sees; None: as many as it likes
+
+    def __post_init__(self) -> None:
+        if self.max_edits < 1:
+            raise ConfigError(f"`max-edits` is {self.max_edits}: nothing could be made. Give at least 1.")
+        if self.looks is not None and self.looks < 1:
+            raise ConfigError(f"A critic must see at least 1 frame, got {self.looks}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steered:
+    """What steering came to."""
+
+    clip: Clip
+    chosen: Round
+    rounds: tuple[Round, ...]
+    stopped: str  # why there was no further round
+
+
+class Ledger:
+    """The rounds so far, one line of JSON each; kept in a file where one is named."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self.rounds: list[Round] = []
+        if path is None or not path.exists():
+            return
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for line in lines:
+            try:
+                self.rounds.append(Round.from_json(json.loads(line)))
+            except (ValueError, KeyError, TypeError):
+                break  # a line that was cut off, and all after it
+        if len(self.rounds) < len(lines):
+            write_whole(path, "".join(f"{line}\n" for line in lines[: len(self.rounds)]))
+
+    def add(self, round: Round, **about: Any) -> None:
+        self.rounds.append(round)
+        if self.path is None:
+            return
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({**round.to_json(), **about}, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+Watcher = Callable[[Round, Tensor], None]
+"""Called after every round that is made anew, with the pictures that were judged, `(n, S, S, 3)` uint8."""
+
+
+def steer(
+    editor: Editor,
+    prepared: Prepared,
+    target: Target,
+    *,
+    graph: CausalGraph,
+    critic: Critic,
+    steerer: Steerer,
+    config: LoopConfig = LoopConfig(),
+    ledger: Ledger | None = None,
+    report: Report | None = None,
+    watch: Watcher | None = None,
+) -> Steered:
+    """Edit a prepared clip until the critic sees what the target asks for.
+
+    Args:
+        target: What is asked for; where the steerer starts.
+        graph: Whose variables are asked about.
+        ledger: The rounds of an earlier call with the same arguments, to go on from.
+        watch: See `Watcher`.
+
+    Raises:
+        ConfigError: The critic cannot be asked about the graph.
+    """
+    ledger = ledger or Ledger()
+    view = View(prepared, spread_over(prepared, steerer, critic, config), critic.size)
+    questions = asked(graph)
+    limit = config.max_edits if steerer.edits is None else min(config.max_edits, steerer.edits)
+    edits: dict[int, Clip] = {}
+    source: Tensor | None = None
+    failed = 0
+    while not (stopped := _stop(ledger.rounds, steerer, limit)):
+        try:
+            step = _following(ledger.rounds, steerer, target, failed)
+        except BudgetError as error:
+            stopped = str(error)
+            break
+        if step is None:
+            stopped = "nothing is left to try"
+            break
+        number = len(ledger.rounds)
+        edits[number] = editor.edit(prepared, step.target, report=report)
+        pictures = view.of(edits[number])
+        source = view.of(prepared.clip) if source is None else source
+        request = Request(
+            pictures=pictures, frames=view.frames, questions=questions, changed=step.target.changed,
+            kept=step.target.kept, prompt=step.target.prompt,
+        )  # fmt: skip
+        verdict, failure = None, ""
+        if steerer.judged is None or number < steerer.judged:
+            try:
+                verdict = critic.judge(request)
+            except CallError as error:
+                failure = str(error)
+                stopped = failure if isinstance(error, BudgetError) else ""
+        distance = round(float((pictures.float() - source.float()).abs().mean()), 4)
+        made = Round(
+            number=number, step=step, verdict=verdict, failure=failure, distance=distance, request=request.key()
+        )
+        failed = failed + 1 if failure else 0
+        ledger.add(made, size=critic.size)
+        if watch is not None:
+            watch(made, pictures)
+        if not stopped and failed >= FAILURES:
+            stopped = f"{failed} calls in a row failed: {failure}"
+        if stopped:
+            break
+    rounds = tuple(ledger.rounds)
+    chosen = rounds[-1] if steerer.returns_last else best(rounds)
+    clip = edits.get(chosen.number)
+    if clip is None:
+        clip = editor.edit(prepared, chosen.step.target, report=report)
+    return Steered(clip=clip, chosen=chosen, rounds=rounds, stopped=stopped)
+
+
+def _stop(rounds: list[Round], steerer: Steerer, limit: int) -> str:
+    if rounds and rounds[-1].verdict is not None and steerer.satisfied(rounds[-1]):
+        return "everything asked for is seen"
+    if len(rounds) >= limit:
+        return f"{limit} edits were made" if limit > 1 else "one edit was asked for"
+    return ""
+
+
+def _following(rounds: list[Round], steerer: Steerer, target: Target, failed: int) -> Step | None:
+    if not rounds:
+        return steerer.first(target)
+    if failed:  # the same edit is shown once more: what a call's failure says is nothing about the edit
+        return rounds[-1].step
+    return steerer.next(rounds)
+
+
+def spread_over(prepared: Prepared, steerer: Steerer, critic: Critic, config: LoopConfig) -> tuple[int, ...]:
+    """The frames that are judged: those with the face, where one is tracked."""
+    track = prepared.track
+    present = range(len(prepared.clip)) if track is None else track.frames().tolist()
+    if steerer.looks is not None:
+        return tuple(sorted({present[min(look, len(present) - 1)] for look in steerer.looks}))
+    return spread(present, config.looks or critic.looks)
+
+
+class View:
+    """The pictures of a clip that a critic is shown: squares round the face, or whole frames where none is tracked."""
+
+    def __init__(self, prepared: Prepared, frames: tuple[int, ...], size: int) -> None:
+        self.frames, self._track, self._size = frames, prepared.track, size
+
+    def of(self, clip: Clip) -> Tensor:
+        """`(n, S, S, 3)` uint8; whole frames keep their aspect ratio."""
+        found: list[Tensor] = []
+        wanted = np.asarray(self.frames)
+        for start, frames in clip.windows(32):
+            rows = wanted[(wanted >= start) & (wanted < start + len(frames))]
+            if len(rows):
+                chosen = frames[torch.from_numpy(rows - start)]
+                found.append(self._framed(chosen, rows))
+            if start + len(frames) > wanted[-1]:
+                break
+        return torch.cat(found)
+
+    def _framed(self, frames: Tensor, rows: np.ndarray[Any, Any]) -> Tensor:
+        if self._track is not None:
+            return align.crop(frames, self._track.quads[rows], self._size)
+        scale = self._size / max(frames.shape[1:3])
+        pixels = frames.permute(0, 3, 1, 2).float()
+        shrunk = F.interpolate(pixels, scale_factor=scale, mode="bilinear", antialias=True) if scale < 1 else pixels
+        return shrunk.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)

@@ -1,0 +1,151 @@
+"""The textual gradient without a language model: a writer that knows the graph's vocabulary.
+
+What a critic misses is said first, in other words, and said to be absent of its opposite in the negative prompt; what
+pulls against the intervention (its causes on the graph, CSVC's causal decoupling) is left unsaid. Nothing is added that
+the target does not hold: no mood, no scenery.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from countervid.causal.graph import CausalGraph
+from countervid.causal.language import describe
+from countervid.causal.lexicon import read
+from countervid.critics.base import Verdict
+from countervid.errors import InterventionError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a writer is asked for.
+
+    Attributes:
+        goal: The first prompt; it does not drift.
+        prompt: The one that the edit was made with.
+        wanted: All attributes of the target.
+        missing, lost: Of these, what is not seen, and what should have stayed and did not.
+        unsaid: Variables that the prompt should not name.
+        verdict: What the critic saw and wrote.
+        graph: Whose words count.
+        turn: How often this was rewritten before.
+    """
+
+    goal: str
+    prompt: str
+    wanted: Mapping[str, str]
+    missing: Mapping[str, str]
+    lost: Mapping[str, str]
+    unsaid: frozenset[str]
+    verdict: Verdict | None
+    graph: CausalGraph
+    turn: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """A new prompt, what should not be shown, and the feedback that led to it (the textual gradient)."""
+
+    prompt: str
+    negative: str = ""
+    feedback: str = ""
+
+
+class Writer(Protocol):
+    """Rewrites a prompt after a verdict."""
+
+    name: str
+
+    def rewrite(self, task: Task) -> Draft:
+        """
+        Raises:
+            CallError: No usable prompt was written.
+            BudgetError: What may be asked is used up.
+        """
+        ...
+
+    def paraphrase(self, prompt: str, wanted: Mapping[str, str], graph: CausalGraph) -> str:
+        """The same said expressively, before anything was seen."""
+        ...
+
+    def costs(self) -> dict[str, Any]: ...
+
+
+class RuleWriter:
+    """Emphasis, paraphrase, order, decoupling and a negative prompt, from the graph's own words."""
+
+    name = "rules"
+
+    def rewrite(self, task: Task) -> Draft:
+        urgent = {**task.missing, **task.lost}
+        parts = [
+            f"{name.replace('_', ' ')} = {value} is not seen: say it first and otherwise"
+            for name, value in task.missing.items()
+        ]
+        parts += [f"{name.replace('_', ' ')} = {value} was lost: say it too" for name, value in task.lost.items()]
+        if task.unsaid:
+            parts.append(f"do not name {', '.join(sorted(task.unsaid))}: it causes what is set")
+        prompt = emphasised(task.wanted, urgent, task.graph, task.turn, without=task.unsaid)
+        return Draft(prompt=prompt, negative=opposites(task.missing, task.graph), feedback="; ".join(parts))
+
+    def paraphrase(self, prompt: str, wanted: Mapping[str, str], graph: CausalGraph) -> str:
+        spoken = [name for name in wanted if phrase(name, wanted[name], graph, 0)]
+        return emphasised(wanted, {name: wanted[name] for name in spoken}, graph, 0)
+
+    def costs(self) -> dict[str, Any]:
+        return {}
+
+
+def emphasised(
+    wanted: Mapping[str, str], urgent: Mapping[str, str], graph: CausalGraph, turn: int,
+    without: Collection[str] = (),
+) -> str:  # fmt: skip
+    """The graph's sentence, with what is urgent said before it in other words, `turn` choosing among them.
+
+    What can only be said by silence (no beard) is left to the negative prompt unless the graph has words for it.
+    """
+    plain = describe(wanted, graph, without=without)
+    noun = next(
+        (v.language.subjects[wanted[n]].noun for n, v in graph.variables.items()
+         if n in wanted and n not in without and v.language.subjects), graph.person.split()[-1],
+    )  # fmt: skip
+    said = [phrase(name, value, graph, turn) for name, value in urgent.items() if name not in without]
+    words = [word for word in said if word]
+    if not words:
+        return plain
+    prompt = f"{', '.join([f'A {noun}', *words])}. {plain}"
+    try:
+        stated = read(prompt, graph).stated
+    except InterventionError:
+        return plain
+    return prompt if all(wanted.get(name) == value for name, value in stated.items()) else plain
+
+
+def phrase(name: str, value: str, graph: CausalGraph, turn: int) -> str:
+    """Another way to say a value; none where the variable names the subject or the graph has no words."""
+    language = graph.variables[name].language
+    if language.subjects:
+        return ""
+    words = [word for word in language.words.get(value, ()) if " his " not in word and " her " not in word]
+    return words[turn % len(words)] if words else ""
+
+
+def opposites(missing: Mapping[str, str], graph: CausalGraph) -> str:
+    """A negative prompt: what is to be seen no more, in the graph's words."""
+    found: list[str] = []
+    for name, value in missing.items():
+        variable = graph.variables[name]
+        for other in variable.values:
+            if other == value:
+                continue
+            subject = variable.language.subjects.get(other)
+            clause = variable.language.clauses.get(other)
+            words = [*variable.language.words.get(other, ())[:2]]
+            if subject is not None:
+                words = [subject.noun, *subject.also[:1]]
+            if clause:
+                words.insert(0, clause.replace("(a) ", "").split(" ", 1)[-1])
+            found += words
+    return ", ".join(dict.fromkeys(found))
