@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from countervid.causal.graph import CausalGraph
     from countervid.clip import Clip
+    from countervid.critics.base import Critic, Verdict, load_critic
     from countervid.editors.base import (
         Editor,
         Prepared,
@@ -37,6 +38,7 @@ _HOMES = {
     "CausalGraph": "countervid.causal.graph",
     "Clip": "countervid.clip",
     "CountervidError": "countervid.errors",
+    "Critic": "countervid.critics.base",
     "Editor": "countervid.editors.base",
     "FacePipeline": "countervid.face.pipeline",
     "Person": "countervid.phantom.world",
@@ -44,8 +46,10 @@ _HOMES = {
     "Result": "countervid.runs.run",
     "Seen": "countervid.editors.base",
     "Target": "countervid.editors.base",
+    "Verdict": "countervid.critics.base",
     "counterfactual": "countervid.runs.run",
     "editor_names": "countervid.editors.base:names",
+    "load_critic": "countervid.critics.base",
     "load_editor": "countervid.editors.base",
     "register_editor": "countervid.editors.base",
     "sample_person": "countervid.phantom.world",
@@ -59,6 +63,7 @@ __all__ = [
     "CausalGraph",
     "Clip",
     "CountervidError",
+    "Critic",
     "Editor",
     "FacePipeline",
     "Person",
@@ -66,8 +71,10 @@ __all__ = [
     "Result",
     "Seen",
     "Target",
+    "Verdict",
     "counterfactual",
     "editor_names",
+    "load_critic",
     "load_editor",
     "register_editor",
     "sample_person",

@@ -42,7 +42,10 @@ def test_it_goes_on_until_the_critic_sees_what_was_asked_for(clip: Clip, tmp_pat
     assert [round.holds for round in done.rounds] == [False, True]
     assert done.stopped == "everything asked for is seen" and editor.edits == 2
     assert float(done.clip.first(1).frames.float().mean()) >= 60
-    assert "shining" in done.chosen.step.target.prompt and done.chosen.step.target.negative_prompt == "dark, dim"
+    assert (
+        "shining" in done.chosen.step.target.prompt
+        and done.chosen.step.target.negative_prompt == "This person is dark."
+    )
 
 
 def test_what_holds_at_once_is_edited_once(clip: Clip, tmp_path: Path) -> None:

@@ -31,8 +31,8 @@ class HeadConfig:
     patch: int = 192  # numbers of a patch
     pooled: int = 128  # numbers of the whole picture
     patches: int = 64
-    narrow: int = 24  # numbers of a patch that are kept
-    width: int = 160
+    narrow: int = 12  # numbers of a patch that are kept
+    width: int = 96
     dropout: float = 0.2
 
     def domains(self) -> dict[str, tuple[str, ...]]:

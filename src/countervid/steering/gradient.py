@@ -18,7 +18,7 @@ from countervid.causal.lexicon import read
 from countervid.chat.base import Chat, Message
 from countervid.critics.asked import json_in
 from countervid.errors import CallError, InterventionError
-from countervid.steering.rewrite import Draft, Task, opposites
+from countervid.steering.rewrite import Draft, Task, before
 
 LONGEST = 24  # words of a prompt
 SCHEMA = {
@@ -29,8 +29,8 @@ SCHEMA = {
 CRITIC = (
     "You help to improve the prompt of a video editor. You hear what its video should show of a person and what a "
     "viewer saw in it. Give short, concrete feedback on the prompt: which words would make the missing features show. "
-    "Speak of nothing but the features named: not of expression, hair style, background, clothing or light. Of age, speak "
-    "in general words from child to elderly, never in numbers. Do not write a new prompt."
+    "Speak of nothing but the features named: not of expression, hair style, background, clothing or light. Of age, "
+    "speak in general words from child to elderly, never in numbers. Do not write a new prompt."
 )
 WRITER = (
     "You rewrite the prompt of a video editor by the feedback on it. Keep its structure: a description of one person, "
@@ -54,12 +54,12 @@ class ChatWriter:
         feedback = self.chat.complete([Message("system", CRITIC), Message("user", situation)]).text.strip()
         asked = f"{situation}\n\nFeedback: {feedback}\n\nWrite the improved prompt."
         prompt = self._prompt([Message("system", WRITER), Message("user", asked)], task)
-        return Draft(prompt=prompt, negative=opposites(task.missing, task.graph), feedback=feedback)
+        return Draft(prompt=prompt, negative=before(task), feedback=feedback)
 
     def paraphrase(self, prompt: str, wanted: Mapping[str, str], graph: CausalGraph) -> str:
         asked = [Message("system", EXPRESSIVE), Message("user", prompt)]
         task = Task(
-            goal=prompt, prompt=prompt, wanted=wanted, missing={}, lost={}, unsaid=frozenset(), verdict=None,
+            goal=prompt, prompt=prompt, factual={}, wanted=wanted, missing={}, lost={}, unsaid=frozenset(), verdict=None,
             graph=graph, turn=0,
         )  # fmt: skip
         return self._prompt(asked, task)

@@ -1,8 +1,8 @@
 """The textual gradient without a language model: a writer that knows the graph's vocabulary.
 
-What a critic misses is said first, in other words, and said to be absent of its opposite in the negative prompt; what
-pulls against the intervention (its causes on the graph, CSVC's causal decoupling) is left unsaid. Nothing is added that
-the target does not hold: no mood, no scenery.
+What a critic misses is said first and in other words, and the negative prompt says how it was before, in a sentence of
+the same kind: guidance then points from the one to the other. What pulls against the intervention (its causes on the
+graph, CSVC's causal decoupling) is left unsaid. Nothing is added that the target does not hold: no mood, no scenery.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class Task:
     Attributes:
         goal: The first prompt; it does not drift.
         prompt: The one that the edit was made with.
+        factual: All attributes of the clip.
         wanted: All attributes of the target.
         missing, lost: Of these, what is not seen, and what should have stayed and did not.
         unsaid: Variables that the prompt should not name.
@@ -35,6 +36,7 @@ class Task:
 
     goal: str
     prompt: str
+    factual: Mapping[str, str]
     wanted: Mapping[str, str]
     missing: Mapping[str, str]
     lost: Mapping[str, str]
@@ -88,7 +90,7 @@ class RuleWriter:
         if task.unsaid:
             parts.append(f"do not name {', '.join(sorted(task.unsaid))}: it causes what is set")
         prompt = emphasised(task.wanted, urgent, task.graph, task.turn, without=task.unsaid)
-        return Draft(prompt=prompt, negative=opposites(task.missing, task.graph), feedback="; ".join(parts))
+        return Draft(prompt=prompt, negative=before(task), feedback="; ".join(parts))
 
     def paraphrase(self, prompt: str, wanted: Mapping[str, str], graph: CausalGraph) -> str:
         spoken = [name for name in wanted if phrase(name, wanted[name], graph, 0)]
@@ -132,20 +134,15 @@ def phrase(name: str, value: str, graph: CausalGraph, turn: int) -> str:
     return words[turn % len(words)] if words else ""
 
 
-def opposites(missing: Mapping[str, str], graph: CausalGraph) -> str:
-    """A negative prompt: what is to be seen no more, in the graph's words."""
-    found: list[str] = []
-    for name, value in missing.items():
-        variable = graph.variables[name]
-        for other in variable.values:
-            if other == value:
-                continue
-            subject = variable.language.subjects.get(other)
-            clause = variable.language.clauses.get(other)
-            words = [*variable.language.words.get(other, ())[:2]]
-            if subject is not None:
-                words = [subject.noun, *subject.also[:1]]
-            if clause:
-                words.insert(0, clause.replace("(a) ", "").split(" ", 1)[-1])
-            found += words
-    return ", ".join(dict.fromkeys(found))
+def before(task: Task) -> str:
+    """A negative prompt: how the person was in what is missing, as the graph says it; empty where silence says it."""
+    was = {name: task.factual[name] for name in task.missing if name in task.factual and name not in task.unsaid}
+    subject = {name: v for name, v in task.graph.variables.items() if v.language.subjects}
+    told = {
+        name for name, value in was.items() if task.graph.variables[name].language.clauses.get(value) or name in subject
+    }
+    if not told:
+        return ""
+    return describe(
+        {**{n: task.factual[n] for n in subject if n in task.factual}, **was}, task.graph, without=task.unsaid
+    )

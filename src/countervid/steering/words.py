@@ -81,7 +81,8 @@ class Words:
     def _draft(self, rounds: Sequence[Round]) -> tuple[Draft, str]:
         latest, target = rounds[-1], rounds[-1].step.target
         task = Task(
-            goal=rounds[0].step.target.prompt, prompt=target.prompt, wanted=target.counterfactual,
+            goal=rounds[0].step.target.prompt, prompt=target.prompt, factual=target.factual,
+            wanted=target.counterfactual,
             missing=latest.missing, lost=latest.lost,
             unsaid=self.graph.decoupled(target.do) - set(target.changed) if self.decouple else frozenset(),
             verdict=latest.verdict, graph=self.graph, turn=len(rounds) - 1,

@@ -51,7 +51,7 @@ TRAIN_STEPS = 1000
 BETAS = (0.00085, 0.012)  # of Stable Diffusion, scaled linearly
 LOOKED = 8  # pictures of a batch that are looked at
 LOOKED_BELOW = 0.7  # of the noise levels; above, nothing of a face can be seen yet
-LOOKED_WEIGHT = 0.1
+LOOKED_WEIGHT = 0.06
 SHOWN = (
     "He is young, he has beard.",
     "a bald old man with a white beard",

@@ -1,0 +1,175 @@
+"""Prompts rewritten from the graph's own words, and by a language model over HTTP."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chat.server import serve
+from countervid.causal.graph import CausalGraph
+from countervid.causal.language import describe
+from countervid.causal.lexicon import read
+from countervid.chat.base import ChatConfig, load_chat
+from countervid.critics.base import Answer, Verdict
+from countervid.editors.base import Target
+from countervid.errors import CallError
+from countervid.steering.base import Round, Step
+from countervid.steering.gradient import ChatWriter, fault_of, written
+from countervid.steering.rewrite import RuleWriter, Task
+from countervid.steering.words import Words
+
+PHANTOM, FACE = CausalGraph.load("phantom"), CausalGraph.load("face")
+OLD_MAN = {"age": "old", "gender": "man", "beard": "yes", "bald": "no"}
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path_factory.mktemp("certificates")))
+
+
+def task(graph: CausalGraph = FACE, wanted: dict[str, str] | None = None, **changes: Any) -> Task:
+    wanted = wanted or OLD_MAN
+    known: dict[str, Any] = {
+        "goal": describe(wanted, graph), "prompt": describe(wanted, graph), "wanted": wanted, "missing": {}, "factual": {},
+        "lost": {}, "unsaid": frozenset(), "verdict": None, "graph": graph, "turn": 0,
+    }  # fmt: skip
+    return Task(**{**known, **changes})
+
+
+@st.composite
+def tasks(draw: st.DrawFn) -> Task:
+    graph = draw(st.sampled_from([FACE, PHANTOM]))
+    wanted = {name: draw(st.sampled_from(variable.values)) for name, variable in graph.variables.items()}
+    missing = draw(st.sets(st.sampled_from(list(wanted)), max_size=3))
+    do = draw(st.sampled_from(list(wanted)))
+    factual = {name: draw(st.sampled_from(variable.values)) for name, variable in graph.variables.items()}
+    return task(
+        graph, wanted, factual=factual, missing={name: wanted[name] for name in missing}, unsaid=graph.decoupled([do]) - {do},
+        turn=draw(st.integers(0, 5)),
+    )  # fmt: skip
+
+
+@given(tasks())
+def test_a_rewritten_prompt_says_nothing_that_is_not_wanted(asked: Task) -> None:
+    draft = RuleWriter().rewrite(asked)
+    stated = read(draft.prompt, asked.graph).stated
+    assert all(asked.wanted[name] == value for name, value in stated.items())
+    assert not stated.keys() & asked.unsaid
+    assert len(draft.prompt.split()) < 60
+    assert all(asked.factual[name] == value for name, value in read(draft.negative, asked.graph).stated.items())
+
+
+@given(tasks())
+def test_paraphrases_mean_the_same(asked: Task) -> None:
+    said = RuleWriter().paraphrase(asked.goal, asked.wanted, asked.graph)
+    assert all(asked.wanted[name] == value for name, value in read(said, asked.graph).stated.items())
+
+
+def test_what_is_missing_comes_first_and_each_turn_has_other_words() -> None:
+    factual = {**OLD_MAN, "age": "young"}
+    drafts = [RuleWriter().rewrite(task(factual=factual, missing={"age": "old"}, turn=turn)) for turn in range(3)]
+    assert drafts[0].prompt == "A man, elderly. He is old, he has beard."
+    assert len({draft.prompt for draft in drafts}) == 3
+    assert drafts[0].negative == "He is young."
+
+
+def test_causes_of_what_is_set_are_left_unsaid() -> None:
+    wanted = {"age": "young", "gender": "woman", "beard": "no", "bald": "yes"}
+    draft = RuleWriter().rewrite(task(wanted=wanted, missing={"bald": "yes"}, unsaid=FACE.decoupled(["bald"])))
+    assert draft.prompt == "A person, baldness. This person is bald."
+    assert "causes what is set" in draft.feedback
+
+
+def writing(*answers: str) -> Any:
+    """Gives these answers one after the other, the last one for ever; feedback to whoever asks for none in JSON."""
+    left = list(answers)
+
+    def answer(messages: list[dict[str, Any]], pictures: list[np.ndarray]) -> str:
+        if "improved prompt" not in json.dumps(messages[1]):
+            return "Say elderly."
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    return answer
+
+
+def test_a_language_model_gives_feedback_and_then_a_prompt() -> None:
+    with serve(writing('{"prompt": "An elderly man with a full beard."}')) as server:
+        writer = ChatWriter(load_chat("openai:any", ChatConfig(url=server.url)))
+        draft = writer.rewrite(task(missing={"age": "old"}))
+        assert draft.prompt == "An elderly man with a full beard." and draft.feedback == "Say elderly."
+        assert len(server.requests) == 2 and "Not seen yet: age = old" in json.dumps(server.requests[0].body)
+        assert "Say elderly." in json.dumps(server.requests[1].body)
+
+
+def test_a_prompt_that_says_something_else_is_asked_for_once_more() -> None:
+    with serve(writing('{"prompt": "A youthful man."}', '{"prompt": "A man, elderly."}')) as server:
+        writer = ChatWriter(load_chat("openai:any", ChatConfig(url=server.url)))
+        assert writer.rewrite(task(missing={"age": "old"})).prompt == "A man, elderly."
+        assert "it says age = young, and old is wanted" in json.dumps(server.requests[2].body)
+    with serve(writing('{"prompt": "A youthful man."}')) as server:
+        writer = ChatWriter(load_chat("openai:any", ChatConfig(url=server.url)))
+        with pytest.raises(CallError, match="asked twice: it says age = young"):
+            writer.rewrite(task())
+
+
+@pytest.mark.parametrize(
+    ("prompt", "changes", "fault"),
+    [
+        ("", {}, "empty"),
+        ("very " * 30 + "old man", {}, "more than 24"),
+        ("a bald old man", {}, "it says bald = yes"),
+        ("an elderly person, bearded", {"unsaid": frozenset({"age"})}, "it names age"),
+        ("a person with a beard", {"unsaid": frozenset({"age", "gender"})}, ""),
+    ],
+)
+def test_what_a_prompt_must_not_do(prompt: str, changes: dict[str, Any], fault: str) -> None:
+    found = fault_of(prompt, task(**changes))
+    assert (fault in found) if fault else not found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"prompt": "An  old man."}',
+        "<IMPROVED_VARIABLE>An old man.</IMPROVED_VARIABLE>",
+        '"An old man."',
+        "An old\nman.",
+    ],
+)
+def test_a_prompt_is_found_in_many_forms(text: str) -> None:
+    assert written(text) == "An old man."
+
+
+def round_of(target: Target, sure: float) -> Round:
+    answers = {name: Answer(value=value, confidence=0.9) for name, value in target.counterfactual.items()}
+    answers["age"] = Answer(value="old", confidence=sure)
+    verdict = Verdict(critic="x", frames=(0,), answers=answers, sure=0.8)
+    return Round(number=0, step=Step(target=target, note=""), verdict=verdict)
+
+
+def target() -> Target:
+    factual = {**OLD_MAN, "age": "young"}
+    return Target(factual=factual, do={"age": "old"}, counterfactual=OLD_MAN, prompt=describe(OLD_MAN, FACE))
+
+
+def test_numbers_move_up_where_something_is_missing() -> None:
+    steerer = Words(FACE, RuleWriter(), 4.0)
+    step = steerer.next([round_of(target(), 0.6)])
+    assert step is not None and step.target.guidance > 4.0 and step.target.strength > 1.0
+    assert step.target.prompt.startswith("A man, elderly")
+
+
+def test_one_writer_that_fails_is_not_the_end() -> None:
+    with serve(writing('{"prompt": "A youthful man."}')) as server:
+        steerer = Words(FACE, ChatWriter(load_chat("openai:any", ChatConfig(url=server.url))), 4.0)
+        step = steerer.next([round_of(target(), 0.6)])
+        assert step is not None and step.target.prompt.startswith("A man, elderly")
+        assert "no prompt that can be used" in step.note and "The graph's words serve" in step.note
