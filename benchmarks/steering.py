@@ -22,12 +22,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from editors import CROP, FPS, SIZE, crops
 
 from countervid.causal.graph import CausalGraph
 from countervid.causal.language import describe
@@ -36,6 +36,7 @@ from countervid.clip.sheets import write_rows
 from countervid.critics.bundled import BundledCritic
 from countervid.editors import Target, load_editor
 from countervid.face.align import PORTRAIT, quads
+from countervid.face.landmarks import LandmarkNet
 from countervid.metrics.examiner import Examiner
 from countervid.models import bundled
 from countervid.phantom.dataset import FACE, SPLITS
@@ -44,6 +45,7 @@ from countervid.phantom.world import Person, render_clip, sample_person
 from countervid.steering.base import Steerer
 from countervid.steering.choose import load_steerer
 from countervid.steering.loop import LoopConfig, steer
+from editors import CROP, FPS, SIZE, crops, jumps, motion
 
 EDITORS = ("tokenflow", "flatten", "tune-a-video", "dva")
 WAYS = ("none", "paraphrase", "csvc-paper", "auto", "coupled")
@@ -57,6 +59,7 @@ class Bench:
     def __init__(self, out: Path, name: str, frames: int, max_edits: int, settings: dict[str, Any]) -> None:
         self.out, self.name, self.frames, self.settings = out, name, frames, settings
         self.examiner, self.critic = Examiner.from_folder(bundled("examiner")), BundledCritic.load()
+        self.landmarks = LandmarkNet.from_folder(bundled("landmarks"))
         self.loop = LoopConfig(max_edits=max_edits)
         out.mkdir(parents=True, exist_ok=True)
 
@@ -72,6 +75,10 @@ class Bench:
                 print(self.name, person.seed, f"{time.perf_counter() - began:.0f} s", flush=True)
             with open(path, "a") as file:
                 file.writelines(json.dumps(case) + "\n" for case in cases)
+
+    @staticmethod
+    def evaluations(editor: Any) -> int:
+        return int(editor.costs()["unet_evaluations"]) if hasattr(editor, "costs") else 0
 
     def rendered(self, person: Person, attributes: dict[str, str]) -> Any:
         return render_clip(person, frames=self.frames, fps=FPS, size=SIZE, attributes=attributes)
@@ -98,14 +105,12 @@ class Bench:
         steerer = self.steerer(way, editor, graph)
         if steerer is None:
             return None
-        began, evaluations = time.perf_counter(), editor.costs()["unet_evaluations"] if hasattr(editor, "costs") else 0
+        began, evaluations = time.perf_counter(), self.evaluations(editor)
         done = steer(editor, prepared, target, graph=graph, critic=self.critic, steerer=steerer, config=self.loop)
         edited = crops(done.clip.frames, squares)
         seen = self.examiner.read(edited)
         chosen, (attribute, value) = done.chosen, next(iter(target.do.items()))
         satisfied = chosen.verdict is not None and steerer.satisfied(chosen)
-        if not hasattr(steerer, "satisfied") or way == "none":
-            satisfied = chosen.holds
         case = {
             "way": way, "do": attribute, "value": value, "gender": target.factual["gender"],
             "age": target.factual["age"], "effect": seen[attribute] == value,
@@ -118,7 +123,9 @@ class Bench:
             "critic": None if chosen.verdict is None else
             {k: [a.value, a.confidence] for k, a in chosen.verdict.answers.items()},
             "examiner": seen, "seconds": time.perf_counter() - began,
-            "evaluations": (editor.costs()["unet_evaluations"] if hasattr(editor, "costs") else 0) - evaluations,
+            "evaluations": self.evaluations(editor) - evaluations,
+            "motion": motion(self.landmarks, source, edited),
+            "jump": float(jumps(edited).mean() / jumps(source).mean()),
         }  # fmt: skip
         return case, edited
 
@@ -127,7 +134,11 @@ def steered(bench: Bench, ways: tuple[str, ...], person: Person, editor: Any, fa
     squares = quads(factual.landmarks - 0.5, framing=PORTRAIT)
     source, graph = crops(torch.from_numpy(factual.frames), squares), person.graph
     clip = Clip.from_frames(torch.from_numpy(factual.frames), fps=FPS)
+    began, evaluations = time.perf_counter(), bench.evaluations(editor)
     prepared = editor.prepare(clip, person.attributes, prompt=describe(person.attributes, graph))
+    preparing = {
+        "prepare_seconds": time.perf_counter() - began, "prepare_evaluations": bench.evaluations(editor) - evaluations,
+    }  # fmt: skip
     cases, rows = [], {"factual": source[:6]}
     for attribute in FACE:
         value = next(v for v in DOMAINS[attribute] if v != person.attributes[attribute])
@@ -145,7 +156,7 @@ def steered(bench: Bench, ways: tuple[str, ...], person: Person, editor: Any, fa
                 continue
             case, edited = found
             after = float((edited - truth).abs().mean() * 127.5)
-            cases.append({"person": person.seed, "before": before, "after": after, **case})
+            cases.append({"person": person.seed, "before": before, "after": after, **preparing, **case})
             if way in ("none", "auto"):
                 rows[f"{way}: do({attribute} = {value}), {case['edits']} edits, skill {1 - after / before:.2f}"] = (
                     edited[:6]
@@ -234,6 +245,17 @@ def table(out: Path) -> None:
     for way in WAYS:
         if chosen := [case for case in everything if case["way"] == way]:
             _row("text-guided", way, chosen)
+    print("\nUnsteered: distances to the truth (of 255), landmarks against the source's, frame-to-frame change\n")
+    print("| editor | before | after | motion | jump | prepare | edit |\n|---|---|---|---|---|---|---|")
+    for name in EDITORS:
+        if chosen := [case for case in cases_of(out / f"{name}.jsonl") if case["way"] == "none"]:
+
+            def mean(field: str, chosen: list[dict[str, Any]] = chosen) -> float:
+                return float(np.mean([case[field] for case in chosen]))
+
+            costs = [f"{mean(p + 'evaluations'):.0f}, {mean(p + 'seconds'):.0f} s" for p in ("prepare_", "")]
+            shown = [f"{mean('before'):.1f}", f"{mean('after'):.1f}", f"{100 * mean('motion'):.1f} %"]
+            print("| " + " | ".join([name, *shown, f"{mean('jump'):.2f}", *costs]) + " |")
     print("\nBy direction, text-guided editors together: target seen, number of cases\n")
     cells = sorted({(c["do"], c["value"], c["gender"]) for c in everything})
     print("| intervention | " + " | ".join(WAYS) + " |\n|---|" + "---|" * len(WAYS))
@@ -295,15 +317,13 @@ def main() -> None:
     people = [sample_person(SPLITS["test"] + index) for index in range(asked.first, asked.first + asked.clips)]
     if asked.what == "obey":  # of what the small graph does not speak, nothing may contradict it
         people = [p for p in people if "yes" not in (p.attributes["moustache"], p.attributes["lipstick"])]
-    for name in asked.editor or EDITORS[:3]:
-        if asked.what == "table":
-            break
+    ways = tuple(asked.way or WAYS)
+    for name in (asked.editor or EDITORS[:3]) if asked.what != "table" else ():
         bench = Bench(asked.out, name, asked.frames, asked.max_edits, settings)
         if asked.what == "run":
-            ways = tuple(asked.way or WAYS)
-            bench.over(people, asked.out / f"{name}.jsonl", lambda p, e, f, b=bench: steered(b, ways, p, e, f))
+            bench.over(people, asked.out / f"{name}.jsonl", partial(steered, bench, ways))
         else:
-            bench.over(people, asked.out / f"obey-{name}.jsonl", lambda p, e, f, b=bench: obeying(b, p, e, f))
+            bench.over(people, asked.out / f"obey-{name}.jsonl", partial(obeying, bench))
     table(asked.out)
 
 

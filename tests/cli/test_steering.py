@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from chat.server import serve
 from typer.testing import CliRunner
 
+from chat.server import serve
 from countervid.causal.graph import CausalGraph
 from countervid.causal.questions import questions
 from countervid.cli.main import app
 from countervid.clip import Clip
-from countervid.critics.base import Request
 from countervid.critics.bundled import BundledCritic
 from tiny_models import astronaut_frames
 

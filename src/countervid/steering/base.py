@@ -46,12 +46,14 @@ class Round:
 
     @property
     def lost(self) -> dict[str, str]:
-        """What should have stayed and is seen to be something else."""
-        answers = {} if self.verdict is None else self.verdict.answers
+        """What should have stayed and is surely seen to be something else."""
+        if self.verdict is None:
+            return {}
+        answers, sure = self.verdict.answers, self.verdict.sure
         kept = self.step.target.kept
         return {
             name: value for name, value in kept.items()
-            if name in answers and answers[name].value not in (None, value) and answers[name].confidence >= 0.5
+            if name in answers and answers[name].value not in (None, value) and answers[name].confidence >= sure
         }  # fmt: skip
 
     @property

@@ -59,8 +59,8 @@ class ChatWriter:
     def paraphrase(self, prompt: str, wanted: Mapping[str, str], graph: CausalGraph) -> str:
         asked = [Message("system", EXPRESSIVE), Message("user", prompt)]
         task = Task(
-            goal=prompt, prompt=prompt, factual={}, wanted=wanted, missing={}, lost={}, unsaid=frozenset(), verdict=None,
-            graph=graph, turn=0,
+            goal=prompt, prompt=prompt, factual={}, wanted=wanted, missing={}, lost={}, unsaid=frozenset(),
+            verdict=None, graph=graph, turn=0,
         )  # fmt: skip
         return self._prompt(asked, task)
 

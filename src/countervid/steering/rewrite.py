@@ -31,7 +31,7 @@ class Task:
         unsaid: Variables that the prompt should not name.
         verdict: What the critic saw and wrote.
         graph: Whose words count.
-        turn: How often this was rewritten before.
+        turn: 0 for the gentlest push, then counted on, so that no wording comes twice.
     """
 
     goal: str
@@ -76,20 +76,22 @@ class Writer(Protocol):
 
 
 class RuleWriter:
-    """Emphasis, paraphrase, order, decoupling and a negative prompt, from the graph's own words."""
+    """Emphasis, paraphrase, order, decoupling and a negative prompt, from the graph's own words.
+
+    The first time the prompt is but decoupled, and the negative prompt says how it was: the gentlest push. Then what is
+    missing is said first, in other words each time.
+    """
 
     name = "rules"
 
     def rewrite(self, task: Task) -> Draft:
-        urgent = {**task.missing, **task.lost}
-        parts = [
-            f"{name.replace('_', ' ')} = {value} is not seen: say it first and otherwise"
-            for name, value in task.missing.items()
-        ]
+        how = "say it first and otherwise" if task.turn else "the negative prompt says how it was"
+        parts = [f"{name.replace('_', ' ')} = {value} is not seen: {how}" for name, value in task.missing.items()]
         parts += [f"{name.replace('_', ' ')} = {value} was lost: say it too" for name, value in task.lost.items()]
         if task.unsaid:
             parts.append(f"do not name {', '.join(sorted(task.unsaid))}: it causes what is set")
-        prompt = emphasised(task.wanted, urgent, task.graph, task.turn, without=task.unsaid)
+        urgent = {**task.missing, **task.lost} if task.turn else {}
+        prompt = emphasised(task.wanted, urgent, task.graph, max(0, task.turn - 1), without=task.unsaid)
         return Draft(prompt=prompt, negative=before(task), feedback="; ".join(parts))
 
     def paraphrase(self, prompt: str, wanted: Mapping[str, str], graph: CausalGraph) -> str:
@@ -135,14 +137,7 @@ def phrase(name: str, value: str, graph: CausalGraph, turn: int) -> str:
 
 
 def before(task: Task) -> str:
-    """A negative prompt: how the person was in what is missing, as the graph says it; empty where silence says it."""
-    was = {name: task.factual[name] for name in task.missing if name in task.factual and name not in task.unsaid}
-    subject = {name: v for name, v in task.graph.variables.items() if v.language.subjects}
-    told = {
-        name for name, value in was.items() if task.graph.variables[name].language.clauses.get(value) or name in subject
-    }
-    if not told:
-        return ""
-    return describe(
-        {**{n: task.factual[n] for n in subject if n in task.factual}, **was}, task.graph, without=task.unsaid
-    )
+    """A negative prompt: how the person was in what is missing, as the graph says it; empty where nothing is."""
+    graph, was = task.graph, {name: task.factual[name] for name in task.missing if name in task.factual}
+    subject = {n: task.factual[n] for n, v in graph.variables.items() if v.language.subjects and n in task.factual}
+    return describe({**subject, **was}, graph, without=task.unsaid) if was else ""

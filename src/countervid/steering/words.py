@@ -1,8 +1,9 @@
 """Steering editors that are told by a prompt: rewritten words, and the numbers that say how much they count.
 
-The words move first and furthest: a writer rewrites the prompt after every verdict (`rewrite.py`, `gradient.py`). With
-them move the guidance and the distance that the prompt goes from the source's, up where something is not seen and down
-where something was lost.
+A writer rewrites the prompt after every verdict (`rewrite.py`, `gradient.py`), always from the best round so far: what
+made it worse is not built on. Where words alone were not enough, the way that the prompt goes from the source's grows;
+where something was lost on it, it is halved towards where that was still there. Guidance moves last, for the clip's
+own drawing has to be made again with it.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from countervid.causal.graph import CausalGraph
 from countervid.chat.base import BudgetError
 from countervid.editors.base import Target
 from countervid.errors import CallError
-from countervid.steering.base import Round, Step
+from countervid.steering.base import Round, Step, best
 from countervid.steering.rewrite import Draft, RuleWriter, Task, Writer
 
-LOUDER = 1.6  # times the guidance, where something is not seen
-MOST_GUIDANCE = 20.0
-FURTHER = 1.3  # times the way from the source's words
-MOST_STRENGTH = 2.5
-SOFTER = 0.75  # times both, where something was lost
+FURTHER = 1.3  # times the way from the source's words, where something is not seen
+MOST_STRENGTH = 1.7
+LOUDER = 1.4  # times the guidance, where the way is at its end
+MOST_LOUD = 2.0  # times the editor's own guidance; beyond, pictures burn
+SOFTER = 0.7  # times the way, where something was lost and nothing gentler was tried
 PUBLISHED_FRAME = 6  # counted from 0: the one that CSVC judges
 PUBLISHED_ROUNDS = 2
 
@@ -35,9 +36,9 @@ class Words:
         graph: Says which causes of what is set the prompt should stop naming.
         writer: Rewrites.
         guidance: The editor's own.
-        numbers: Whether guidance and strength move too.
+        numbers: Whether strength and guidance move too.
         decouple: Whether the graph's causes are left unsaid.
-        negatives: Whether the opposites of what is missing go into the negative prompt.
+        negatives: Whether the negative prompt says how it was before.
         guards: Whether what should stay counts, too.
     """
 
@@ -61,31 +62,29 @@ class Words:
         return Step(target=target, note="as asked")
 
     def next(self, rounds: Sequence[Round]) -> Step | None:
-        latest = rounds[-1]
-        draft, note = self._draft(rounds)
-        target = replace(latest.step.target, prompt=draft.prompt)
-        notes = [note]
+        base = best(rounds) if self.guards else rounds[-1]
+        draft, note = self._draft(rounds, base)
+        target, notes = replace(base.step.target, prompt=draft.prompt), [note]
         if self.negatives and draft.negative:
             target = replace(target, negative_prompt=draft.negative)
             notes.append(f"not: {draft.negative}")
-        if self.numbers:
-            target, moved = self._moved(target, latest)
+        if self.numbers and len(rounds) > 1:
+            target, moved = self._moved(target, base, rounds)
             notes += moved
         if any(round.step.target == target for round in rounds):
             return None
-        return Step(target=target, note="; ".join(notes))
+        return Step(target=target, note="; ".join(part for part in notes if part))
 
     def costs(self) -> dict[str, Any]:
         return self.writer.costs()
 
-    def _draft(self, rounds: Sequence[Round]) -> tuple[Draft, str]:
-        latest, target = rounds[-1], rounds[-1].step.target
+    def _draft(self, rounds: Sequence[Round], base: Round) -> tuple[Draft, str]:
+        target = base.step.target
         task = Task(
             goal=rounds[0].step.target.prompt, prompt=target.prompt, factual=target.factual,
-            wanted=target.counterfactual,
-            missing=latest.missing, lost=latest.lost,
+            wanted=target.counterfactual, missing=base.missing, lost=base.lost,
             unsaid=self.graph.decoupled(target.do) - set(target.changed) if self.decouple else frozenset(),
-            verdict=latest.verdict, graph=self.graph, turn=len(rounds) - 1,
+            verdict=base.verdict, graph=self.graph, turn=len(rounds) - 1 if self.negatives else len(rounds),
         )  # fmt: skip
         try:
             draft = self.writer.rewrite(task)
@@ -96,18 +95,23 @@ class Words:
             draft = RuleWriter().rewrite(task)
             return draft, f"{error} The graph's words serve: {draft.feedback}"
 
-    def _moved(self, target: Target, latest: Round) -> tuple[Target, list[str]]:
-        guidance = self.guidance if target.guidance is None else target.guidance
-        notes = []
-        if latest.missing:
-            louder, further = min(MOST_GUIDANCE, guidance * LOUDER), min(MOST_STRENGTH, target.strength * FURTHER)
-        else:
-            louder, further = guidance * SOFTER, target.strength * SOFTER
-        if louder != guidance:
-            notes.append(f"guidance {louder:.1f}")
-        if further != target.strength:
-            notes.append(f"strength {further:.2f}")
-        return replace(target, guidance=round(louder, 3), strength=round(further, 3)), notes
+    def _moved(self, target: Target, base: Round, rounds: Sequence[Round]) -> tuple[Target, list[str]]:
+        now = then = target.strength
+        if base.missing and not base.lost:
+            now = max(r.step.target.strength for r in rounds if r.missing and not r.lost)
+            harmful = [r.step.target.strength for r in rounds if r.lost and r.step.target.strength > now]
+            then = (now + min(harmful)) / 2 if harmful else min(MOST_STRENGTH, now * FURTHER)
+        elif base.lost and not base.missing:
+            gentler = [r.step.target.strength for r in rounds if r.missing and r.step.target.strength < now]
+            then = (now + max(gentler)) / 2 if gentler else now * SOFTER
+        target = replace(target, strength=round(then, 3))  # where it both misses and loses, other words alone
+        if round(then, 2) != round(now, 2):
+            return target, [f"strength {then:.2f}"]
+        if base.missing and not base.lost and now >= MOST_STRENGTH:
+            tried = [r.step.target.guidance for r in rounds if r.missing and not r.lost]
+            louder = min(MOST_LOUD * self.guidance, LOUDER * max(self.guidance, *(g or 0.0 for g in tried)))
+            return replace(target, guidance=round(louder, 3)), [f"guidance {louder:.1f}"]
+        return target, []
 
 
 def published(graph: CausalGraph, writer: Writer, guidance: float) -> Words:
