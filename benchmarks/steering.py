@@ -22,7 +22,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +47,13 @@ from countervid.steering.loop import LoopConfig, steer
 from editors import CROP, FPS, SIZE, crops, jumps, motion
 
 EDITORS = ("tokenflow", "flatten", "tune-a-video", "dva")
+NOT_OF = dict.fromkeys(("paraphrase", "csvc-paper", "coupled"), ("dva",))  # no words move it
 WAYS = ("none", "paraphrase", "csvc-paper", "auto", "coupled")
 GRAPHS = ("face", "empty", "reversed")
 DRAWS = 10_000
+
+
+One = Callable[["Bench", tuple[str, ...], Person, Any, Any], list[dict[str, Any]]]
 
 
 class Bench:
@@ -63,18 +66,25 @@ class Bench:
         self.loop = LoopConfig(max_edits=max_edits)
         out.mkdir(parents=True, exist_ok=True)
 
-    def over(self, people: list[Person], path: Path, one: Callable[[Person, Any, Any], list[dict[str, Any]]]) -> None:
-        done = {case["person"] for case in cases_of(path)}
+    def over(self, people: list[Person], path: Path, ways: tuple[str, ...], one: One) -> None:
+        """Cases of people by the ways that are not there yet, a line each."""
         for person in people:
-            if person.seed in done:
+            done = {case["way"] for case in cases_of(path) if case["person"] == person.seed}
+            left = tuple(way for way in ways if way not in done and self.name not in NOT_OF.get(way, ()))
+            if not left:
                 continue
             with tempfile.TemporaryDirectory() as cache:
                 editor: Any = load_editor(self.name, cache=Path(cache), **self.settings)
                 began = time.perf_counter()
-                cases = one(person, editor, self.rendered(person, person.attributes))
+                cases = one(self, left, person, editor, self.rendered(person, person.attributes))
                 print(self.name, person.seed, f"{time.perf_counter() - began:.0f} s", flush=True)
             with open(path, "a") as file:
                 file.writelines(json.dumps(case) + "\n" for case in cases)
+
+    def steerer(self, way: str, editor: Any, graph: CausalGraph) -> Steerer:
+        if way == "coupled":
+            return replace(load_steerer("csvc", editor, graph), decouple=False)  # type: ignore[type-var]
+        return load_steerer(way, editor, graph)
 
     @staticmethod
     def evaluations(editor: Any) -> int:
@@ -82,14 +92,6 @@ class Bench:
 
     def rendered(self, person: Person, attributes: dict[str, str]) -> Any:
         return render_clip(person, frames=self.frames, fps=FPS, size=SIZE, attributes=attributes)
-
-    def steerer(self, way: str, editor: Any, graph: CausalGraph) -> Steerer | None:
-        """None where the way is none of the editor's."""
-        if way == "coupled":
-            return None if self.name == "dva" else replace(load_steerer("csvc", editor, graph), decouple=False)
-        if self.name == "dva" and way in ("paraphrase", "csvc-paper"):
-            return None
-        return load_steerer(way, editor, graph)
 
     def case(
         self,
@@ -100,11 +102,9 @@ class Bench:
         graph: CausalGraph,
         squares: Any,
         source: torch.Tensor,
-    ) -> tuple[dict[str, Any], torch.Tensor] | None:
+    ) -> tuple[dict[str, Any], torch.Tensor]:
         """What one way of steering one edit came to, and its crops."""
         steerer = self.steerer(way, editor, graph)
-        if steerer is None:
-            return None
         began, evaluations = time.perf_counter(), self.evaluations(editor)
         done = steer(editor, prepared, target, graph=graph, critic=self.critic, steerer=steerer, config=self.loop)
         edited = crops(done.clip.frames, squares)
@@ -130,6 +130,17 @@ class Bench:
         return case, edited
 
 
+def unseen(count: int) -> list[Person]:
+    """People of the test split, a man and a woman by turns, so that every direction of an edit is there."""
+    found: dict[str, list[Person]] = {"man": [], "woman": []}
+    index = 0
+    while min(map(len, found.values())) < (count + 1) // 2:
+        person = sample_person(SPLITS["test"] + index)
+        found[person.attributes["gender"]].append(person)
+        index += 1
+    return [found["woman" if turn % 2 else "man"][turn // 2] for turn in range(count)]
+
+
 def steered(bench: Bench, ways: tuple[str, ...], person: Person, editor: Any, factual: Any) -> list[dict[str, Any]]:
     squares = quads(factual.landmarks - 0.5, framing=PORTRAIT)
     source, graph = crops(torch.from_numpy(factual.frames), squares), person.graph
@@ -151,10 +162,7 @@ def steered(bench: Bench, ways: tuple[str, ...], person: Person, editor: Any, fa
         for way in ways:
             if way == "coupled" and not graph.decoupled({attribute}):
                 continue
-            found = bench.case(way, editor, prepared, target, graph, squares, source)
-            if found is None:
-                continue
-            case, edited = found
+            case, edited = bench.case(way, editor, prepared, target, graph, squares, source)
             after = float((edited - truth).abs().mean() * 127.5)
             cases.append({"person": person.seed, "before": before, "after": after, **preparing, **case})
             if way in ("none", "auto"):
@@ -166,7 +174,7 @@ def steered(bench: Bench, ways: tuple[str, ...], person: Person, editor: Any, fa
     return cases
 
 
-def obeying(bench: Bench, person: Person, editor: Any, factual: Any) -> list[dict[str, Any]]:
+def obeying(bench: Bench, ways: tuple[str, ...], person: Person, editor: Any, factual: Any) -> list[dict[str, Any]]:
     """Edits by each graph, and the truths of all of them."""
     squares = quads(factual.landmarks - 0.5, framing=PORTRAIT)
     source = crops(torch.from_numpy(factual.frames), squares)
@@ -192,10 +200,8 @@ def obeying(bench: Bench, person: Person, editor: Any, factual: Any) -> list[dic
                 factual=known, do={attribute: value}, counterfactual=answers[name],
                 prompt=describe(answers[name], graph),
             )  # fmt: skip
-            for way in ("none", "auto"):
-                found = bench.case(way, editor, prepared, target, graph, squares, source)
-                assert found is not None
-                case, edited = found
+            for way in ways:
+                case, edited = bench.case(way, editor, prepared, target, graph, squares, source)
                 apart = {other: float((edited - truth).abs().mean() * 127.5) for other, truth in truths.items()}
                 nearest = min(apart, key=apart.__getitem__)
                 seen = {k: case["examiner"][k] for k in known}
@@ -207,7 +213,7 @@ def obeying(bench: Bench, person: Person, editor: Any, factual: Any) -> list[dic
                         "obeyed": answers[nearest] == answers[name], "examined": alike[name] == best,
                     }
                 )  # fmt: skip
-    return cases or [{"person": person.seed, "graph": "", "way": ""}]
+    return cases
 
 
 def cases_of(path: Path) -> list[dict[str, Any]]:
@@ -265,7 +271,7 @@ def table(out: Path) -> None:
             chosen = [c for c in everything if (c["do"], c["value"], c["gender"], c["way"]) == (do, value, gender, way)]
             row.append(f"{100 * np.mean([c['effect'] for c in chosen]):.0f} % of {len(chosen)}" if chosen else "")
         print("| " + " | ".join(row) + " |")
-    told = [case for name in EDITORS for case in cases_of(out / f"obey-{name}.jsonl") if case["graph"]]
+    told = [case for name in EDITORS for case in cases_of(out / f"obey-{name}.jsonl")]
     if told:
         print("\nObedience: nearest to the truth of the graph that was told; by the examiner's reading\n")
         print("| graph | way | cases | nearest truth | examiner |\n|---|---|---|---|---|")
@@ -314,16 +320,15 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     asked = parser.parse_args()
     settings = {k: json.loads(v) for k, _, v in (item.partition("=") for item in asked.set)}
-    people = [sample_person(SPLITS["test"] + index) for index in range(asked.first, asked.first + asked.clips)]
+    people = unseen(asked.first + asked.clips)[asked.first :]
     if asked.what == "obey":  # of what the small graph does not speak, nothing may contradict it
         people = [p for p in people if "yes" not in (p.attributes["moustache"], p.attributes["lipstick"])]
-    ways = tuple(asked.way or WAYS)
     for name in (asked.editor or EDITORS[:3]) if asked.what != "table" else ():
         bench = Bench(asked.out, name, asked.frames, asked.max_edits, settings)
         if asked.what == "run":
-            bench.over(people, asked.out / f"{name}.jsonl", partial(steered, bench, ways))
+            bench.over(people, asked.out / f"{name}.jsonl", tuple(asked.way or WAYS), steered)
         else:
-            bench.over(people, asked.out / f"obey-{name}.jsonl", partial(obeying, bench))
+            bench.over(people, asked.out / f"obey-{name}.jsonl", tuple(asked.way or ("none", "auto")), obeying)
     table(asked.out)
 
 

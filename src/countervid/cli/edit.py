@@ -244,6 +244,9 @@ def show(result: Result) -> None:
         name = change.variable.replace("_", " ")
         table.add_row(name, change.before, Text(change.after, style="bold"), change.reason, mark)
     screen.print(table)
+    if result.steered is not None:
+        tried, kept = len(result.steered.rounds), result.steered.chosen.number
+        screen.print(f"steered: {tried} edit{'s' * (tried > 1)}, round {kept} kept; {result.steered.stopped}")
     for line in figures(result.metrics):
         screen.print(line)
     screen.print(str(result.prepared.facts.get("faces", "")))

@@ -377,8 +377,8 @@ class TokenFlow(TextGuided):
         "csvc": {**PUBLISHED, "inversion_steps": 500, "guidance": 4.5},
         "fast": {"steps": 20, "inversion_steps": 20, "solver": "dpm++2m"},
         "miniature": {
-            "steps": 20,
-            "inversion_steps": 20,
+            "steps": 10,
+            "inversion_steps": 10,
             "guidance": 4.0,
             "batch": 4,
             "conv_share": 0.3,
