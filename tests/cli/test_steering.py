@@ -74,6 +74,7 @@ def test_a_run_is_steered_before_ones_eyes_and_goes_on_from_its_rounds(call: Any
     assert "How it was steered" in page and "Round 1" in page and page.count("Frames that the critic saw") == 2
     again = call("--critic", "bundled", "--max-edits", 2, "--out", "run")
     assert again.exit_code == 0 and "round 0" not in again.output and rounds("run") == made
+    assert json.loads(Path("run/run.json").read_text())["steering"] == record["steering"]
     before = Path("run/counterfactual.mp4").read_bytes()
     replayed = call("--critic", "replay:run", "--max-edits", 2, "--out", "replayed")
     assert replayed.exit_code == 0, replayed.output

@@ -1,5 +1,4 @@
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -184,32 +183,3 @@ def test_data_sets_that_cannot_train_are_refused(tmp_path: Path, videos: tuple[s
             frames_of(tmp_path / "train" / video, 5)
     with pytest.raises(ConfigError, match=words):
         VideoFolders.scan(tmp_path, "train")
-
-
-@pytest.mark.slow
-def test_two_processes_train_one_network(models: Path, tmp_path: Path) -> None:
-    """Gradients are averaged over both, and only the first writes."""
-    script = tmp_path / "both.py"
-    script.write_text(
-        "import sys\n"
-        "from pathlib import Path\n"
-        "import torch\n"
-        "from training.test_autoencoder import QUICK, train\n"
-        "from countervid.autoencoder.faces import load_networks\n"
-        "from countervid.phantom.dataset import PhantomFrames, people_of\n"
-        "from countervid.training.autoencoder import PhantomSource\n"
-        "data, models, out = map(Path, sys.argv[1:])\n"
-        "networks = load_networks({n: models / n for n in ('vae', 'identity')}, torch.device('cpu'))\n"
-        "source = PhantomSource(PhantomFrames(data, people_of('validation', 4)))\n"
-        "train(source, source, networks, out, QUICK, cpu=True)\n"
-    )
-    render_dataset(tmp_path / "data", people_of("validation", 4), DatasetConfig(takes=1, frames=2))
-    tests = Path(__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": f"{tests}:{tests.parent / 'src'}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    arguments = [str(script), str(tmp_path / "data"), str(models), str(tmp_path / "out")]
-    done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert [line["step"] for line in lines(tmp_path / "out")] == [2, 3, 4, 6]
-    learnt = load_file(tmp_path / "out" / "dva" / "model.safetensors")
-    assert all(value.isfinite().all() for value in learnt.values())

@@ -212,7 +212,7 @@ def counterfactual(
     else:
         came = steered(chosen, prepared, target, model, plan, folder, report)
         edited, target = came.clip, came.chosen.step.target
-        record["steering"] = summary(came, plan)
+        record["steering"] = summary(came)
     if marking and not nothing:
         edited = together(provenance.mark, clip, edited)
     if not nothing:

@@ -14,7 +14,7 @@ from countervid.clip.sheets import write_rows
 from countervid.critics.base import Critic
 from countervid.editors.base import Editor, Prepared, Report, Target
 from countervid.runs.folder import RunFolder
-from countervid.steering.base import Round, Steerer, front
+from countervid.steering.base import Round, Steerer, front, spent
 from countervid.steering.loop import Ledger, LoopConfig, Steered, steer
 
 VERDICTS = "verdicts.jsonl"
@@ -69,10 +69,10 @@ def steered(
     return done
 
 
-def summary(done: Steered, plan: Steering) -> dict[str, Any]:
+def summary(done: Steered) -> dict[str, Any]:
     """What `run.json` says of it."""
     return {
         "edits": len(done.rounds), "chosen": done.chosen.number, "stopped": done.stopped,
         "satisfied": done.chosen.holds, "front": [round.number for round in front(done.rounds)],
-        "critic": plan.critic.costs(), "writer": plan.steerer.costs(),
+        **spent(done.rounds),
     }  # fmt: skip

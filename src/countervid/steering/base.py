@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from countervid.critics.base import Verdict
@@ -29,6 +29,7 @@ class Round:
         failure: Why a call failed.
         distance: Mean absolute difference to the source in the pictures that were judged, 0..255.
         request: Digest of what the critic was shown and asked.
+        spent: `critic` and `writer` -> calls, tokens, dollars and the like that this round took.
     """
 
     number: int
@@ -37,6 +38,7 @@ class Round:
     failure: str = ""
     distance: float = 0.0
     request: str = ""
+    spent: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def missing(self) -> dict[str, str]:
@@ -79,6 +81,7 @@ class Round:
             "round": self.number, "note": self.step.note, "target": self.step.target.to_json(),
             "verdict": None if self.verdict is None else self.verdict.model_dump(mode="json"),
             "failure": self.failure, "distance": self.distance, "request": self.request,
+            "spent": self.spent,
         }  # fmt: skip
 
     @classmethod
@@ -88,7 +91,7 @@ class Round:
         step = Step(target=Target(**line["target"]), note=line["note"])
         return cls(
             number=line["round"], step=step, verdict=verdict, failure=line["failure"], distance=line["distance"],
-            request=line["request"],
+            request=line["request"], spent=line["spent"],
         )  # fmt: skip
 
 
@@ -110,6 +113,17 @@ def front(rounds: Sequence[Round]) -> list[Round]:
         return any(b != a and all(y >= x for x, y in zip(a, b, strict=True)) for b in map(worth, judged))
 
     return sorted((round for round in judged if not beaten(round)), key=lambda round: round.distance)
+
+
+def spent(rounds: Sequence[Round]) -> dict[str, dict[str, float]]:
+    """What all rounds took together: `critic` and `writer` -> calls, tokens, dollars and the like."""
+    total: dict[str, dict[str, float]] = {}
+    for round in rounds:
+        for who, amounts in round.spent.items():
+            sums = total.setdefault(who, {})
+            for name, amount in amounts.items():
+                sums[name] = sums.get(name, 0) + amount
+    return total
 
 
 class Steerer(Protocol):

@@ -116,9 +116,12 @@ def steer(
     source: Tensor | None = None
     failed = 0
     while not (stopped := _stop(ledger.rounds, steerer, limit)):
+        before = _costs(critic, steerer)
         try:
             step = _following(ledger.rounds, steerer, target, failed)
         except BudgetError as error:
+            if not ledger.rounds:
+                raise
             stopped = str(error)
             break
         if step is None:
@@ -141,8 +144,9 @@ def steer(
                 stopped = failure if isinstance(error, BudgetError) else ""
         distance = round(float((pictures.float() - source.float()).abs().mean()), 4)
         made = Round(
-            number=number, step=step, verdict=verdict, failure=failure, distance=distance, request=request.key()
-        )
+            number=number, step=step, verdict=verdict, failure=failure, distance=distance, request=request.key(),
+            spent=_grown(before, _costs(critic, steerer)),
+        )  # fmt: skip
         failed = failed + 1 if failure else 0
         ledger.add(made, size=critic.size)
         if watch is not None:
@@ -157,6 +161,23 @@ def steer(
     if clip is None:
         clip = editor.edit(prepared, chosen.step.target, report=report)
     return Steered(clip=clip, chosen=chosen, rounds=rounds, stopped=stopped)
+
+
+Costs = dict[str, dict[str, float]]
+
+
+def _costs(critic: Critic, steerer: Steerer) -> Costs:
+    def numbers(costs: dict[str, Any]) -> dict[str, float]:
+        return {name: value for name, value in costs.items() if isinstance(value, (int, float))}
+
+    return {"critic": numbers(critic.costs()), "writer": numbers(steerer.costs())}
+
+
+def _grown(before: Costs, after: Costs) -> Costs:
+    return {
+        who: {name: round(value - before[who].get(name, 0), 6) for name, value in costs.items()}
+        for who, costs in after.items()
+    }
 
 
 def _stop(rounds: list[Round], steerer: Steerer, limit: int) -> str:
