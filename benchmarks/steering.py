@@ -10,8 +10,8 @@ the examiner grades. One line a case is kept in OUT, so that a stopped run goes 
 - none: one edit as asked. paraphrase: one edit, reworded beforehand. csvc-paper: as published (one frame, two
   rewritings, words alone, the last edit). auto: ours. coupled: ours without causal decoupling, for beard and bald.
 
-`obey` edits by three graphs of the same four variables (face, empty, reversed), steered, and asks which graph's truth
-the result is nearest to. `table` prints what was measured, with 95 % bootstrap intervals over people.
+`obey` edits by three graphs of the same four variables (face, empty, reversed), unsteered and steered, and asks which
+graph's truth the result is nearest to, wherever the three do not agree anyway. `table` prints what was measured, with 95 % bootstrap intervals over people.
 """
 
 from __future__ import annotations
@@ -321,8 +321,6 @@ def main() -> None:
     asked = parser.parse_args()
     settings = {k: json.loads(v) for k, _, v in (item.partition("=") for item in asked.set)}
     people = unseen(asked.first + asked.clips)[asked.first :]
-    if asked.what == "obey":  # of what the small graph does not speak, nothing may contradict it
-        people = [p for p in people if "yes" not in (p.attributes["moustache"], p.attributes["lipstick"])]
     for name in (asked.editor or EDITORS[:3]) if asked.what != "table" else ():
         bench = Bench(asked.out, name, asked.frames, asked.max_edits, settings)
         if asked.what == "run":

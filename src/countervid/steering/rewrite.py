@@ -78,8 +78,8 @@ class Writer(Protocol):
 class RuleWriter:
     """Emphasis, paraphrase, order, decoupling and a negative prompt, from the graph's own words.
 
-    The first time the prompt is but decoupled, and the negative prompt says how it was: the gentlest push. Then what is
-    missing is said first, in other words each time.
+    The first time the prompt stays, and the negative prompt says how it was: the gentlest push. Then what is missing is
+    said first, in other words each time.
     """
 
     name = "rules"

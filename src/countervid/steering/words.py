@@ -37,7 +37,8 @@ class Words:
         writer: Rewrites.
         guidance: The editor's own.
         numbers: Whether strength and guidance move too.
-        decouple: Whether the graph's causes are left unsaid.
+        decouple: Whether the graph's causes are left unsaid, once the gentlest push was not enough: a prompt that
+            falls silent about age and gender also lets go of them.
         negatives: Whether the negative prompt says how it was before.
         guards: Whether what should stay counts, too.
     """
@@ -79,12 +80,13 @@ class Words:
         return self.writer.costs()
 
     def _draft(self, rounds: Sequence[Round], base: Round) -> tuple[Draft, str]:
-        target = base.step.target
+        target, turn = base.step.target, len(rounds) - 1 if self.negatives else len(rounds)
+        unsaid = self.graph.decoupled(target.do) - set(target.changed) if self.decouple and turn else frozenset()
         task = Task(
             goal=rounds[0].step.target.prompt, prompt=target.prompt, factual=target.factual,
             wanted=target.counterfactual, missing=base.missing, lost=base.lost,
-            unsaid=self.graph.decoupled(target.do) - set(target.changed) if self.decouple else frozenset(),
-            verdict=base.verdict, graph=self.graph, turn=len(rounds) - 1 if self.negatives else len(rounds),
+            unsaid=unsaid,
+            verdict=base.verdict, graph=self.graph, turn=turn,
         )  # fmt: skip
         try:
             draft = self.writer.rewrite(task)
