@@ -11,7 +11,8 @@ the examiner grades. One line a case is kept in OUT, so that a stopped run goes 
   rewritings, words alone, the last edit). auto: ours. coupled: ours without causal decoupling, for beard and bald.
 
 `obey` edits by three graphs of the same four variables (face, empty, reversed), unsteered and steered, and asks which
-graph's truth the result is nearest to, wherever the three do not agree anyway. `table` prints what was measured, with 95 % bootstrap intervals over people.
+graph's truth the result is nearest to, wherever the three do not agree anyway. `table` prints what was measured, with
+95 % bootstrap intervals over people.
 """
 
 from __future__ import annotations
