@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 # One thread a process, before torch looks: the suite runs a process on every core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -94,3 +95,14 @@ def make_video(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 def seeded() -> Callable[[int], torch.Generator]:
     """`seeded(n)`: a generator of its own, so that no test touches the global seed."""
     return lambda seed: torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No key, no address and no proxy of this machine, and no keychain either."""
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_CUSTOM_HEADERS", "SSL_CERT_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    # Reading the machine's certificates takes longer than a test.
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path_factory.mktemp("certificates")))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setitem(sys.modules, "keyring", None)  # as if not installed

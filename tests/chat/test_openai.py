@@ -21,14 +21,7 @@ ASK = [Message("user", "Well?")]
 LOOK = [Message("user", "What is this?", [torch.zeros(8, 8, 3, dtype=torch.uint8)])]
 
 
-@pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No key, no address and no proxy of this machine, and no keychain either."""
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_CUSTOM_HEADERS", "SSL_CERT_FILE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))  # reading the machine's certificates takes longer than a test
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setitem(sys.modules, "keyring", None)  # as if not installed
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 @pytest.fixture

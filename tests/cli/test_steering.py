@@ -24,12 +24,7 @@ PHANTOM = CausalGraph.load("phantom")
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    (tmp_path / "certificates").mkdir()
-    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "certificates"))
+def here(alone: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
 

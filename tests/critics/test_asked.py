@@ -20,13 +20,7 @@ from countervid.errors import CallError, ConfigError, InterventionError
 FACE = CausalGraph.load("face")
 
 
-@pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No key, no proxy, no certificates to read."""
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path_factory.mktemp("certificates")))
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 def request(levels: list[int]) -> Request:

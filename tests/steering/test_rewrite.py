@@ -27,12 +27,7 @@ PHANTOM, FACE = CausalGraph.load("phantom"), CausalGraph.load("face")
 OLD_MAN = {"age": "old", "gender": "man", "beard": "yes", "bald": "no"}
 
 
-@pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path_factory.mktemp("certificates")))
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 def task(graph: CausalGraph = FACE, wanted: dict[str, str] | None = None, **changes: Any) -> Task:

@@ -126,14 +126,28 @@ def spent(rounds: Sequence[Round]) -> dict[str, dict[str, float]]:
     return total
 
 
+@dataclass(frozen=True, kw_only=True)
+class Manner:
+    """How long a steerer goes on, who judges what, and what is returned.
+
+    Attributes:
+        looks: The frames to judge, counted from 0; None leaves it to the critic.
+        edits: Most edits it makes; None leaves it to the budget.
+        judged: Of these, the first so many are judged; None: all.
+        returns_last: Whether the last edit is the result, as published, instead of the best.
+    """
+
+    looks: tuple[int, ...] | None = None
+    edits: int | None = None
+    judged: int | None = None
+    returns_last: bool = False
+
+
 class Steerer(Protocol):
     """Turns what was asked for into the first target, and each verdict into the next."""
 
     name: str
-    looks: tuple[int, ...] | None  # the frames to judge, counted from 0; None leaves it to the critic
-    edits: int | None  # most edits it makes; None leaves it to the budget
-    judged: int | None  # of these, the first so many are judged; None: all
-    returns_last: bool  # whether the last edit is the result, as published, instead of the best
+    manner: Manner
 
     def satisfied(self, round: Round) -> bool:
         """Whether a judged round is good enough to stop."""

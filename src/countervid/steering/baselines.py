@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from countervid.editors.base import Target
-from countervid.steering.base import Round, Step
+from countervid.steering.base import Manner, Round, Step
 
 
 @dataclass
@@ -23,10 +23,7 @@ class Once:
     name: str = "none"
     reword: Callable[[Target], str] | None = None
     spent: Callable[[], dict[str, Any]] = field(default=dict)
-    looks: tuple[int, ...] | None = None
-    edits: int | None = 1
-    judged: int | None = None
-    returns_last: bool = False
+    manner: Manner = Manner(edits=1)
 
     def satisfied(self, round: Round) -> bool:
         return round.holds

@@ -111,7 +111,7 @@ def steer(
     ledger = ledger or Ledger()
     view = View(prepared, spread_over(prepared, steerer, critic, config), critic.size)
     questions = asked(graph)
-    limit = config.max_edits if steerer.edits is None else min(config.max_edits, steerer.edits)
+    limit = config.max_edits if steerer.manner.edits is None else min(config.max_edits, steerer.manner.edits)
     edits: dict[int, Clip] = {}
     source: Tensor | None = None
     failed = 0
@@ -136,7 +136,7 @@ def steer(
             kept=step.target.kept, prompt=step.target.prompt,
         )  # fmt: skip
         verdict, failure = None, ""
-        if steerer.judged is None or number < steerer.judged:
+        if steerer.manner.judged is None or number < steerer.manner.judged:
             try:
                 verdict = critic.judge(request)
             except CallError as error:
@@ -156,7 +156,7 @@ def steer(
         if stopped:
             break
     rounds = tuple(ledger.rounds)
-    chosen = rounds[-1] if steerer.returns_last else best(rounds)
+    chosen = rounds[-1] if steerer.manner.returns_last else best(rounds)
     clip = edits.get(chosen.number)
     if clip is None:
         clip = editor.edit(prepared, chosen.step.target, report=report)
@@ -200,8 +200,8 @@ def spread_over(prepared: Prepared, steerer: Steerer, critic: Critic, config: Lo
     """The frames that are judged: those with the face, where one is tracked."""
     track = prepared.track
     present = range(len(prepared.clip)) if track is None else track.frames().tolist()
-    if steerer.looks is not None:
-        return tuple(sorted({present[min(look, len(present) - 1)] for look in steerer.looks}))
+    if steerer.manner.looks is not None:
+        return tuple(sorted({present[min(look, len(present) - 1)] for look in steerer.manner.looks}))
     return spread(present, config.looks or critic.looks)
 
 

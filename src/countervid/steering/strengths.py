@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from countervid.editors.base import Target
-from countervid.steering.base import Round, Step
+from countervid.steering.base import Manner, Round, Step
 
 MOST = 4.0  # the strongest that a target may ask for
 GROWTH = 1.6  # of what is not seen yet
@@ -23,10 +23,7 @@ class Strengths:
     """Moves each attribute's own strength, as `Target.strengths` has them."""
 
     name: str = "strengths"
-    looks: tuple[int, ...] | None = None
-    edits: int | None = None
-    judged: int | None = None
-    returns_last: bool = False
+    manner: Manner = Manner()
 
     def satisfied(self, round: Round) -> bool:
         """Everything is seen, and no attribute is stronger than asked."""

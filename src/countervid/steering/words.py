@@ -16,7 +16,7 @@ from countervid.causal.graph import CausalGraph
 from countervid.chat.base import BudgetError
 from countervid.editors.base import Target
 from countervid.errors import CallError
-from countervid.steering.base import Round, Step, best
+from countervid.steering.base import Manner, Round, Step, best
 from countervid.steering.rewrite import Draft, RuleWriter, Task, Writer
 
 FURTHER = 1.3  # times the way from the source's words, where something is not seen
@@ -51,10 +51,7 @@ class Words:
     negatives: bool = True
     guards: bool = True
     name: str = "csvc"
-    looks: tuple[int, ...] | None = None
-    edits: int | None = None
-    judged: int | None = None
-    returns_last: bool = False
+    manner: Manner = Manner()
 
     def satisfied(self, round: Round) -> bool:
         return round.holds if self.guards else not round.missing
@@ -121,7 +118,8 @@ def published(graph: CausalGraph, writer: Writer, guidance: float) -> Words:
 
     The prompt is rewritten by what should change; nothing guards what should stay.
     """
+    manner = Manner(looks=(PUBLISHED_FRAME,), edits=PUBLISHED_ROUNDS + 1, judged=PUBLISHED_ROUNDS, returns_last=True)
     return Words(
         graph=graph, writer=writer, guidance=guidance, numbers=False, negatives=False, guards=False, name="csvc-paper",
-        looks=(PUBLISHED_FRAME,), edits=PUBLISHED_ROUNDS + 1, judged=PUBLISHED_ROUNDS, returns_last=True,
+        manner=manner,
     )  # fmt: skip
