@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
-# One thread a process, before torch looks: the suite runs a process on every core.
+# One thread a process, before torch and numba look: the suite runs a process on every core, and threads that wait spin.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 from collections.abc import Callable
 from fractions import Fraction

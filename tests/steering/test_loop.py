@@ -50,7 +50,7 @@ def test_it_goes_on_until_the_critic_sees_what_was_asked_for(clip: Clip, tmp_pat
 
 def test_what_holds_at_once_is_edited_once(clip: Clip, tmp_path: Path) -> None:
     done, editor = steered(clip, tmp_path, Meter(level=30))
-    assert len(done.rounds) == editor.edits == 1
+    assert len(done.rounds) == editor.edits == 1 and done.stopped == "everything asked for is seen"
 
 
 def test_the_best_is_returned_and_not_the_last(clip: Clip, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_strengths_are_bisected_to_where_the_answer_turns(clip: Clip, tmp_path: 
         config=LoopConfig(max_edits=8),
     )  # fmt: skip
     strength = done.chosen.step.target.strengths["light"]
-    assert done.chosen.holds and 2.6 <= strength < 3.0 and done.stopped == "nothing is left to try"
+    assert done.chosen.holds and 2.6 <= strength < 3.0 and done.stopped == "everything asked for is seen"
 
 
 def test_the_frames_that_are_judged_are_spread_over_those_with_the_face() -> None:

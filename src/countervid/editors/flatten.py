@@ -214,6 +214,6 @@ class Flatten(TextGuided):
     presets = {
         "csvc": {**PUBLISHED, "guidance": 7.5, "flow": "raft"},
         "fast": {"steps": 20, "inversion_steps": 40, "inject_steps": 16, "solver": "dpm++2m"},
-        "miniature": {"steps": 10, "inversion_steps": 20, "inject_steps": 2, "guidance": 4.0},
+        "miniature": {"steps": 10, "inversion_steps": 20, "inject_steps": 2, "guidance": 2.5},
     }
     needs_pixels = True

@@ -379,7 +379,7 @@ class TokenFlow(TextGuided):
         "miniature": {
             "steps": 10,
             "inversion_steps": 10,
-            "guidance": 4.0,
+            "guidance": 2.5,
             "batch": 4,
             "conv_share": 0.3,
             "attention_share": 0.1,

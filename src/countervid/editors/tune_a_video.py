@@ -212,7 +212,7 @@ class TuneAVideo(TextGuided):
             "solver": "pndm", "trained": "mid_up",
         },
         "fast": {"steps": 20, "tuning_steps": 200, "solver": "dpm++2m"},
-        "miniature": {"steps": 10, "tuning_steps": 40, "learning_rate": 1e-4, "guidance": 4.0},
+        "miniature": {"steps": 10, "tuning_steps": 40, "learning_rate": 1e-4, "guidance": 2.5},
     }  # fmt: skip
 
     def __init__(self, config: Any = None, **options: Any) -> None:

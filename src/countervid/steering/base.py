@@ -149,16 +149,12 @@ class Steerer(Protocol):
     name: str
     manner: Manner
 
-    def satisfied(self, round: Round) -> bool:
-        """Whether a judged round is good enough to stop."""
-        ...
-
     def first(self, target: Target) -> Step:
         """What to begin with."""
         ...
 
     def next(self, rounds: Sequence[Round]) -> Step | None:
-        """What to try after these rounds, or None where nothing is left to try.
+        """What to try after these rounds, or None where it is content or nothing is left to try.
 
         Raises:
             BudgetError: What may be asked is used up.

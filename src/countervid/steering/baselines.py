@@ -25,9 +25,6 @@ class Once:
     spent: Callable[[], dict[str, Any]] = field(default=dict)
     manner: Manner = Manner(edits=1)
 
-    def satisfied(self, round: Round) -> bool:
-        return round.holds
-
     def first(self, target: Target) -> Step:
         if self.reword is None:
             return Step(target=target, note="as asked")

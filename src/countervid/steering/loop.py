@@ -115,17 +115,18 @@ def steer(
     edits: dict[int, Clip] = {}
     source: Tensor | None = None
     failed = 0
-    while not (stopped := _stop(ledger.rounds, steerer, limit)):
+    stopped = ""
+    while len(ledger.rounds) < limit:
         before = _costs(critic, steerer)
         try:
-            step = _following(ledger.rounds, steerer, target, failed)
+            step = _following(ledger.rounds, steerer, target)
         except BudgetError as error:
             if not ledger.rounds:
                 raise
             stopped = str(error)
             break
         if step is None:
-            stopped = "nothing is left to try"
+            stopped = "everything asked for is seen" if best(ledger.rounds).holds else "nothing is left to try"
             break
         number = len(ledger.rounds)
         edits[number] = editor.edit(prepared, step.target, report=report)
@@ -155,6 +156,8 @@ def steer(
             stopped = f"{failed} calls in a row failed: {failure}"
         if stopped:
             break
+    else:
+        stopped = f"{limit} edits were made" if limit > 1 else "one edit was asked for"
     rounds = tuple(ledger.rounds)
     chosen = rounds[-1] if steerer.manner.returns_last else best(rounds)
     clip = edits.get(chosen.number)
@@ -180,18 +183,10 @@ def _grown(before: Costs, after: Costs) -> Costs:
     }
 
 
-def _stop(rounds: list[Round], steerer: Steerer, limit: int) -> str:
-    if rounds and rounds[-1].verdict is not None and steerer.satisfied(rounds[-1]):
-        return "everything asked for is seen"
-    if len(rounds) >= limit:
-        return f"{limit} edits were made" if limit > 1 else "one edit was asked for"
-    return ""
-
-
-def _following(rounds: list[Round], steerer: Steerer, target: Target, failed: int) -> Step | None:
+def _following(rounds: list[Round], steerer: Steerer, target: Target) -> Step | None:
     if not rounds:
         return steerer.first(target)
-    if failed:  # the same edit is shown once more: what a call's failure says is nothing about the edit
+    if rounds[-1].failure:  # the same edit is shown once more: what a call's failure says is nothing about the edit
         return rounds[-1].step
     return steerer.next(rounds)
 

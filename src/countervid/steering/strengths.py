@@ -25,10 +25,6 @@ class Strengths:
     name: str = "strengths"
     manner: Manner = Manner()
 
-    def satisfied(self, round: Round) -> bool:
-        """Everything is seen, and no attribute is stronger than asked."""
-        return round.holds and all(strength <= 1 for strength in round.step.target.strengths.values())
-
     def first(self, target: Target) -> Step:
         return Step(target=target, note="as asked")
 

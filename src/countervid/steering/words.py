@@ -53,14 +53,13 @@ class Words:
     name: str = "csvc"
     manner: Manner = Manner()
 
-    def satisfied(self, round: Round) -> bool:
-        return round.holds if self.guards else not round.missing
-
     def first(self, target: Target) -> Step:
         return Step(target=target, note="as asked")
 
     def next(self, rounds: Sequence[Round]) -> Step | None:
         base = best(rounds) if self.guards else rounds[-1]
+        if not base.missing and not (self.guards and base.lost):
+            return None
         draft, note = self._draft(rounds, base)
         target, notes = replace(base.step.target, prompt=draft.prompt), [note]
         if self.negatives and draft.negative:
@@ -82,8 +81,7 @@ class Words:
         task = Task(
             goal=rounds[0].step.target.prompt, prompt=target.prompt, factual=target.factual,
             wanted=target.counterfactual, missing=base.missing, lost=base.lost,
-            unsaid=unsaid,
-            verdict=base.verdict, graph=self.graph, turn=turn,
+            unsaid=unsaid, verdict=base.verdict, graph=self.graph, turn=turn,
         )  # fmt: skip
         try:
             draft = self.writer.rewrite(task)
