@@ -21,7 +21,7 @@ from countervid.embeddings.contrastive import Contrastive, clip_input
 from countervid.errors import ConfigError
 from countervid.models.folder import load_config, load_weights
 
-SURE = 0.6  # confidence from which an answer counts: measured, see docs/steering.md
+SURE = 0.85  # confidence from which an answer counts: measured, see docs/steering.md
 LOOKS = 5
 
 
