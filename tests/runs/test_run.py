@@ -150,7 +150,7 @@ def test_what_the_factual_leaves_out_is_read_off_the_clip(run):
         ({"do": {"age": "ancient"}}, InterventionError, "cannot be `ancient`"),
         ({"strength": -1.0}, ConfigError, "must lie in 0..4"),
         ({"strengths": {"hat": 9.0}}, ConfigError, "strength of `hat` is 9.0"),
-        ({"critic": "bundled"}, ConfigError, "No critic"),
+        ({"critic": "nobody"}, ConfigError, "is no critic"),
         ({"factual": "He is young and she is old."}, InterventionError, "both"),
     ],
 )
