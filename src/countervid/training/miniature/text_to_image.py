@@ -193,13 +193,13 @@ def build(frames: PhantomFrames, batch: int, models: Path) -> Built:
         told = seen.state[rows] * CAPTIONS + torch.randint(CAPTIONS, (2 * half,), generator=generator)
         told[torch.rand(2 * half, generator=generator) < UNTOLD] = len(seen.words) - 1
         noisy, velocity = noises.add_noise(x, noise, t), noises.get_velocity(x, noise, t)
-        device = device_of(net)
-        noisy, t, words, velocity = (v.to(device) for v in (noisy, t, seen.words[told].float(), velocity))
-        guess = net(noisy.to(memory_format=torch.channels_last), t, encoder_hidden_states=words).sample
-        apart = F.mse_loss(guess, velocity)
         # Of each pair of a picture and its counterfactual one is looked at, by turns.
         turns = torch.arange(looked) + half * (torch.arange(looked) % 2)
-        share = signal[t[turns].cpu()].to(device)[:, None, None, None]
+        share = signal[t[turns]][:, None, None, None]
+        device = device_of(net)
+        noisy, t, words, velocity, share = (v.to(device) for v in (noisy, t, seen.words[told].float(), velocity, share))
+        guess = net(noisy.to(memory_format=torch.channels_last), t, encoder_hidden_states=words).sample
+        apart = F.mse_loss(guess, velocity)
         clean = share * noisy[turns] - (1 - share.square()).sqrt() * guess[turns]
         unread = look.to(device)(clean, rows[turns])
         return {"loss": apart + LOOKED_WEIGHT * unread, "velocity": apart, "unread": unread}
