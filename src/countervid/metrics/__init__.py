@@ -1,4 +1,1 @@
-"""Measures of an edit: identity over time, picture quality, distance to the truth.
-
-Pure functions of tensors; none loads a model except the examiner. Import from the modules.
-"""
+"""Measures of an edit, one file a family; `base` says what a metric is and finds them all. Import from the modules."""
