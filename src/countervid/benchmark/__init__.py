@@ -1,0 +1,1 @@
+"""Many edits, measured: a grid of jobs that survives anything, and the tables and pages made of its results."""
