@@ -65,7 +65,7 @@ def previous_and_own(frames: int, batch: int) -> Carriers:
 
 def nearest_two(frames: int, keyframes: Tensor) -> Carriers:
     """As the paper words it: the keyframes before and after, the nearer counting more; a keyframe takes its own."""
-    place = torch.arange(frames)
+    place = torch.arange(frames, device=keyframes.device)
     after = torch.searchsorted(keyframes.contiguous(), place).clamp(max=len(keyframes) - 1)
     before = (torch.searchsorted(keyframes.contiguous(), place, right=True) - 1).clamp(min=0)
     to_before, to_after = (place - keyframes[before]).abs(), (keyframes[after] - place).abs()
