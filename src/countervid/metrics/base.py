@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from countervid import metrics, models
+from countervid.causal.graph import CausalGraph
 from countervid.errors import ConfigError, ModelError
 
 Better = Literal["higher", "lower", "one", "zero", "neither"]  # what a good edit has; the latter: tells, not judges
@@ -49,6 +50,8 @@ class Asked:
     do: Mapping[str, str]
     counterfactual: Mapping[str, str]
     prompt: str = ""
+    factual_prompt: str = ""  # the same of the clip as it is, where somebody can say it
+    graph: CausalGraph | None = None  # says what may follow from what
 
     @property
     def changed(self) -> dict[str, str]:
@@ -117,7 +120,8 @@ class Window:
     """Some consecutive frames of a clip's triple, and everything that was computed of them so far.
 
     `frames` are whole pictures, `faces` square crops of those frames (`rows`) that show the face; both `(n, 3, H, W)`,
-    floats in 0..1, by the names in `CLIPS`; the truth only where it is known.
+    floats in 0..1, by the names in `CLIPS`; the truth only where it is known. A window without any face has crops of
+    no rows; a clip in which faces were not looked for has no crops.
     """
 
     start: int
@@ -126,6 +130,7 @@ class Window:
     asked: Asked | None = None
     faces: Mapping[str, Tensor] = field(default_factory=dict)
     rows: Tensor | None = None  # which of the window's frames the face crops are of
+    square: Tensor | None = None  # (n, H, W) bool: inside the face square, nowhere in frames without a face
     world: World | None = None
     _kept: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False)
 
@@ -193,24 +198,38 @@ def chosen(names: Sequence[str]) -> dict[str, type]:
     return found
 
 
-def measured(names: Sequence[str], windows: Iterable[Window], has: Iterable[Need] = ()) -> dict[str, float]:
+def measured(
+    names: Sequence[str],
+    windows: Iterable[Window],
+    has: Iterable[Need] = (),
+    missing: dict[str, str] | None = None,
+) -> dict[str, float]:
     """The numbers of that name, in one pass over a clip's windows.
 
     Args:
         names: As for `chosen`.
         windows: In order, without gaps.
         has: What this clip comes with; numbers that need more are left out.
+        missing: Takes name -> why of the numbers whose weights are missing, and the others are measured all the same.
 
     Raises:
         ConfigError: Unknown names.
-        ModelError: A metric's weights are missing.
+        ModelError: A metric's weights are missing, and `missing` was not given.
     """
     there = frozenset(has)
     wanted = {name: family for name, family in chosen(names).items() if family.needs <= there}  # type: ignore[attr-defined]
     meters: dict[type, Metric] = {family: family() for family in dict.fromkeys(wanted.values())}
     with torch.inference_mode():
         for window in windows:
-            for meter in meters.values():
-                meter.update(window)
+            for family in list(meters):
+                try:
+                    meters[family].update(window)
+                except ModelError as error:
+                    if missing is None:
+                        raise
+                    del meters[family]
+                    missing.update({name: str(error) for name, other in wanted.items() if other is family})
         said = {family: meter.compute() for family, meter in meters.items()}
-    return {name: float(said[family][name]) for name, family in wanted.items() if name in said[family]}
+    return {
+        name: float(said[family][name]) for name, family in wanted.items() if family in said and name in said[family]
+    }
