@@ -80,7 +80,7 @@ def groups(ids: Tensor) -> list[Tensor]:
     for length in lengths.unique().tolist():
         if length > 1:
             first = starts[lengths == length]
-            found.append(order[first[:, None] + torch.arange(length)])
+            found.append(order[first[:, None] + torch.arange(length, device=ids.device)])
     return found
 
 
