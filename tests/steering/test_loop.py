@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from countervid.clip import Clip
 from countervid.critics.base import Answer, Verdict, spread
+from countervid.editors.base import Target
 from countervid.errors import ConfigError
 from countervid.steering.base import Round, Step, best, front
 from countervid.steering.baselines import Once
@@ -154,6 +155,25 @@ def test_effectiveness_goes_before_what_stays_and_that_before_nearness() -> None
     assert best([near_and_dark, red]) is red
     assert best([near_and_dark, red, far]) is far
     assert best([far, near]) is near
+
+
+def test_a_consequence_that_is_missing_weighs_as_much_as_what_was_lost() -> None:
+    asked = Target(
+        factual={"light": "dark", "shadow": "no", "colour": "grey"}, do={"light": "bright"},
+        counterfactual={"light": "bright", "shadow": "yes", "colour": "grey"},
+    )  # fmt: skip
+
+    def made(number: int, light: str, shadow: str, colour: str, sure: float = 0.9, distance: float = 9.0) -> Round:
+        said = {"light": (light, 0.9), "shadow": (shadow, 0.9), "colour": (colour, sure)}
+        answers = {name: Answer(value=value, confidence=sure) for name, (value, sure) in said.items()}
+        verdict = Verdict(critic="meter", frames=(0,), answers=answers, sure=0.8)
+        return Round(number=number, step=Step(target=asked, note=""), verdict=verdict, distance=distance)
+
+    nothing, gentle = made(0, "dark", "no", "grey", distance=1.0), made(1, "bright", "no", "grey")
+    loud, doubtful = made(2, "bright", "yes", "red", distance=5.0), made(3, "bright", "no", "red", sure=0.6)
+    assert best([nothing, loud]) is loud  # the intervention itself goes before everything
+    assert best([loud, gentle]) is gentle
+    assert best([doubtful, gentle]) is gentle
 
 
 @pytest.mark.parametrize("settings", [{"max_edits": 0}, {"looks": 0}])

@@ -65,15 +65,22 @@ class Round:
 
     @property
     def rank(self) -> tuple[float, ...]:
-        """Sorts the better round first: what changed, then what stayed, then nearness to the source.
+        """Sorts the better round first: the intervention itself, then all else that should be so, then nearness.
 
-        Of rounds that miss as much, the one that comes closer to being seen goes before the nearer one.
+        A consequence that is not seen and an attribute that was lost weigh the same: else a loud edit that brings the
+        one and takes the other would always win. Of rounds that are as good, the one in which less of what should stay
+        is in doubt goes first, then the one that comes closer to being seen, then the one nearer to the source.
         """
         if self.verdict is None:
             return (float("inf"),)
-        target = self.step.target
-        sureness = round(self.verdict.support(target.changed), 1) if self.missing else 1.0
-        return (len(self.missing), len(self.lost), -sureness, self.distance)
+        target, missing = self.step.target, self.missing
+        undone = sum(name in target.do for name in missing)
+        doubted = sum(
+            self.verdict.answers[name].value != value for name, value in target.kept.items()
+            if name in self.verdict.answers
+        )  # fmt: skip
+        sureness = round(self.verdict.support(target.changed), 1) if missing else 1.0
+        return (undone, len(missing) - undone + len(self.lost), doubted, -sureness, self.distance)
 
     def to_json(self) -> dict[str, Any]:
         """A line of `verdicts.jsonl`."""
