@@ -26,9 +26,10 @@ from countervid.clip.sheets import write_rows
 from countervid.editors import Target, load_editor
 from countervid.editors.base import Guide
 from countervid.face.align import crop
+from countervid.metrics.base import Eyes
 from countervid.phantom.dataset import SPLITS
 from countervid.phantom.world import Person, render_clip, sample_person
-from countervid.runs.measure import Judges, measure
+from countervid.runs.measure import asked_of, measure
 
 FRAMES, SIZE, FPS = 8, 192, 8.0
 ASKED = {"beard": "yes", "age": "old", "bald": "yes"}
@@ -61,7 +62,7 @@ def somebody(name: str, count: int) -> list[Person]:
 
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 6
-    judges = Judges.bundled()
+    eyes = Eyes()
     print("| attribute | way | seen | others kept | skill | seconds an edit |\n|---|---|---|---|---|---|")
     sheet = {}
     with tempfile.TemporaryDirectory() as cache:
@@ -81,7 +82,7 @@ def main() -> None:
                     start = time.perf_counter()
                     edited = Clip.from_frames(editor.edit(prepared, target).frames, fps=FPS)
                     seconds = time.perf_counter() - start
-                    said = measure(before, edited, after, prepared.track, target, judges)
+                    said = measure(before, edited, after, prepared.track, asked_of(target), eyes)
                     seen = said["examiner"]["changed_seen"], said["examiner"]["kept_kept"]
                     found[way].append((*seen, said["truth"]["face"]["skill"], seconds))
                     pictures[way] = edited

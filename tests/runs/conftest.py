@@ -2,11 +2,11 @@
 
 import pytest
 
-from countervid.autoencoder.identity import IdentityNet
 from countervid.clip import Clip
 from countervid.editors import load_editor
+from countervid.metrics.base import Eyes
 from countervid.metrics.examiner import Examiner, ExaminerConfig
-from countervid.runs.measure import Judges
+from countervid.models.folder import save_model
 from countervid.runs.run import counterfactual
 from tiny_models import VARIABLES, astronaut_frames, save_tiny_models
 
@@ -22,10 +22,11 @@ def tiny_models(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def judges(tiny_models):
+def eyes(tiny_models):
     variables = tuple(f"{name}={' '.join(values)}" for name, values in VARIABLES.items())
     examiner = Examiner(ExaminerConfig(variables=variables, width=8)).eval()
-    return Judges(examiner=examiner, identity=IdentityNet.from_folder(tiny_models / "identity"))
+    save_model(tiny_models / "examiner", examiner, examiner.config)
+    return Eyes(folders={"examiner": str(tiny_models / "examiner"), "identity": str(tiny_models / "identity")})
 
 
 @pytest.fixture(scope="session")
@@ -46,13 +47,13 @@ def footage(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def run(editor, footage, judges):
+def run(editor, footage, eyes):
     """`run(**changes)`: the same counterfactual again, but for the changes."""
 
     def again(clip=None, do=None, **changes):
         return counterfactual(
             clip or Clip.read(footage / "talk.mp4"), do or {"age": "old"},
-            **{"editor": editor, "factual": FACTUAL, "judges": judges, **changes},
+            **{"editor": editor, "factual": FACTUAL, "eyes": eyes, **changes},
         )  # fmt: skip
 
     return again

@@ -77,11 +77,16 @@ class Examiner(nn.Module):
         self.head = nn.Linear(16 * 6 * w, sum(len(values) for values in self.domains.values()))
 
     def forward(self, crops: Tensor) -> dict[str, Tensor]:
-        """Log-probabilities: variable -> `(B, values)`. A trained examiner looks at the mirrored crop too."""
-        crops = crops.to(memory_format=torch.channels_last)
+        """Log-probabilities: variable -> `(B, values)`, on the crops' own device.
+
+        A trained examiner looks at the mirrored crop too.
+        """
+        there = crops.device
+        crops = crops.to(self.head.weight.device, memory_format=torch.channels_last)
         logits = self.head(self.trunk(crops))
         if not self.training:
             logits = (logits + self.head(self.trunk(crops.flip(3)))) / 2
+        logits = logits.to(there)
         parts = logits.split([len(values) for values in self.domains.values()], dim=1)
         return {name: F.log_softmax(part, dim=1) for name, part in zip(self.domains, parts, strict=True)}
 

@@ -182,8 +182,8 @@ def templated(said: Mapping[str, str], graph: CausalGraph, leave_out: Sequence[s
 
 _TEXT_WEIGHTS = (
     "`describer`: a language model that sees (`describer=openai:MODEL` or `transformers:FOLDER`); `sentences`: the "
-    "folder of sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0). Without them a template of the bundled `examiner`'s "
-    "reading, embedded by the bundled `clip`: another scale"
+    "folder of sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0). Without them a template of what the bundled "
+    "`examiner` reads, embedded by the bundled `clip`: another scale"
 )
 _COSINE = "cos(e(description of x), e(description of f(x)))"
 

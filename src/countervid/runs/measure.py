@@ -1,161 +1,201 @@
-"""What a run is measured by, in one pass: the examiner's reading, identity, the distance to the truth."""
+"""From clips to numbers: windows that metrics look at, and what a run says of itself.
+
+`windows_of` is the one place where clips become windows; the command line, runs and the benchmark measure through it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
 
-from countervid import models
-from countervid.autoencoder.identity import IdentityNet
+from countervid.causal.graph import CausalGraph
 from countervid.clip import Clip
 from countervid.editors.base import Target
-from countervid.errors import ModelError
+from countervid.errors import ClipError
 from countervid.face import align
-from countervid.face.pipeline import FaceTrack
-from countervid.metrics.examiner import Examiner
-from countervid.metrics.identity import likeness, tg_id, tl_id
-from countervid.metrics.quality import psnr
-from countervid.metrics.truth import Truth
+from countervid.face.pipeline import FaceTrack, check
+from countervid.metrics.base import Asked, Eyes, Need, Window, World, measured
+from countervid.metrics.effectiveness import Votes, share_right
+from countervid.metrics.truth import TruthScores
 
-_CROP = 128  # px: what the bundled networks look at
-_WINDOW = 32
+CROP = 128  # px: what the bundled networks look at
+LONGEST_WINDOW = 32  # frames
+WINDOW_PIXELS = 2**24  # of one clip at once, 200 MB as floats: a window of large frames is shorter
 
-
-@dataclass(frozen=True, kw_only=True)
-class Judges:
-    """Who measures; each may be missing, and then its numbers are. The examiner never takes part in editing."""
-
-    examiner: Examiner | None = None
-    identity: IdentityNet | None = None
-
-    @classmethod
-    def bundled(cls) -> Judges:
-        """Those whose weights are installed."""
-        found: dict[str, Any] = {}
-        for name, kind in (("examiner", Examiner), ("identity", IdentityNet)):
-            try:
-                found[name] = kind.from_folder(models.bundled(name))
-            except ModelError:
-                continue
-        return cls(**found)
+OF_A_RUN = ("effectiveness", "identity", "minimality.outside", "psnr", "truth")
+"""What every run is measured by: cheap, and in need of nothing but what is bundled."""
 
 
-@torch.inference_mode()
+def windows_of(
+    factual: Clip,
+    counterfactual: Clip,
+    truth: Clip | None,
+    track: FaceTrack | None,
+    asked: Asked | None,
+    eyes: Eyes,
+    world: World | None = None,
+) -> Iterator[Window]:
+    """The clips side by side, window by window, on the device of the eyes, with the face crops of each.
+
+    Args:
+        factual, counterfactual: Clips of one length and size.
+        truth: The true counterfactual, where it is known; likewise.
+        track: Where the face is; without it there are no crops.
+        asked: What the edit was asked for.
+        eyes: The models that metrics look with.
+        world: What only a renderer knows, of all frames.
+
+    Raises:
+        ClipError: The clips are not of one length and size.
+        FaceError: The track is of another clip.
+    """
+    clips = clips_of(factual, counterfactual, truth)
+    if track is not None:
+        check(factual, track)
+    size = max(1, min(LONGEST_WINDOW, WINDOW_PIXELS // (factual.height * factual.width)))
+    for parts in zip(*(clip.windows(size) for clip in clips.values()), strict=True):
+        start = parts[0][0]
+        frames = {name: part.to(eyes.device) for name, (_, part) in zip(clips, parts, strict=True)}
+        stop = start + len(frames["factual"])
+        window = Window(
+            start=start,
+            frames={name: _unit(part) for name, part in frames.items()},
+            eyes=eyes,
+            asked=asked,
+            world=None if world is None else world.part(slice(start, stop)),
+        )
+        if track is not None:
+            index = track.frames(start, stop)
+            window.rows = torch.from_numpy(index - start)
+            window.faces = {
+                name: _unit(align.crop(part[window.rows], track.quads[index], CROP)) for name, part in frames.items()
+            }
+            window.square = _squares(track, start, stop).to(eyes.device)
+        yield window
+
+
+def clips_of(factual: Clip, counterfactual: Clip, truth: Clip | None) -> dict[str, Clip]:
+    """The clips by the names that metrics know them under.
+
+    Raises:
+        ClipError: They are not of one length and size.
+    """
+    clips = {"factual": factual, "counterfactual": counterfactual} | ({} if truth is None else {"truth": truth})
+    for name, clip in clips.items():
+        if (len(clip), clip.height, clip.width) != (len(factual), factual.height, factual.width):
+            raise ClipError(
+                f"The {name} clip has {len(clip)} frames of {clip.width} x {clip.height}, the factual {len(factual)} "
+                f"of {factual.width} x {factual.height}. They must be of one length and size."
+            )
+    return clips
+
+
+def asked_of(target: Target, graph: CausalGraph | None = None, factual_prompt: str = "") -> Asked:
+    """What a target asks for, as metrics see it.
+
+    Args:
+        target: What an editor was given.
+        graph: Says what may follow from the intervention.
+        factual_prompt: The clip as it is, in words.
+    """
+    return Asked(
+        factual=target.factual,
+        do=target.do,
+        counterfactual=target.counterfactual,
+        prompt=target.prompt,
+        factual_prompt=factual_prompt,
+        graph=graph,
+    )
+
+
+def needs_met(
+    *, truth: Clip | None, track: FaceTrack | None, asked: Asked | None, world: World | None = None
+) -> frozenset[Need]:
+    """What there is for metrics to look at, for `metrics.base.measured`."""
+    there: dict[Need, bool] = {
+        "truth": truth is not None,
+        "face": track is not None,
+        "attributes": asked is not None and bool(asked.do),
+        "prompt": asked is not None and bool(asked.prompt),
+        "world": world is not None,
+    }
+    return frozenset(need for need, met in there.items() if met)
+
+
 def measure(
-    factual: Clip, edited: Clip, truth: Clip | None, track: FaceTrack | None, target: Target, judges: Judges
+    factual: Clip, edited: Clip, truth: Clip | None, track: FaceTrack | None, asked: Asked, eyes: Eyes
 ) -> dict[str, Any]:
-    """All numbers of a run, ready for JSON (a number that is not defined is None).
+    """All numbers of a run in one pass, ready for JSON (a number that is not defined is None).
 
     Args:
         factual, edited, truth: Clips of one length and size, read window by window side by side.
         track: Where the face is; without it only numbers of the whole frame.
-        target: What was asked for: what the examiner's answers are held against.
-        judges: Who looks.
+        asked: What was asked for: what the examiner's answers are held against.
+        eyes: The models that look. What needs a model that is missing is left out.
     """
-    clips = {"factual": factual, "counterfactual": edited} | ({} if truth is None else {"truth": truth})
-    faces = {name: _Reader(judges) for name in clips}
-    against = {"face": Truth(), "frame": Truth()}
+    votes = {name: Votes() for name in clips_of(factual, edited, truth)}
+    examining = eyes.has("examiner")
     changed = pixels = 0
-    decibels: list[Tensor] = []
-    for windows in zip(*(clip.windows(_WINDOW) for clip in clips.values()), strict=True):
-        start = windows[0][0]
-        frames = {name: window for name, (_, window) in zip(clips, windows, strict=True)}
-        moved = (frames["factual"] != frames["counterfactual"]).any(-1)
-        changed += int(moved.sum())
-        pixels += moved.numel()
-        unit = {name: window.permute(0, 3, 1, 2).float() / 255 for name, window in frames.items()}
-        decibels.append(psnr(unit["factual"], unit["counterfactual"]))
-        if truth is not None:
-            against["frame"].update(unit["factual"], unit["counterfactual"], unit["truth"])
-        index = None if track is None else track.frames(start, start + len(moved))
-        if track is None or index is None or len(index) == 0:
-            continue
-        rows = torch.from_numpy(index - start)
-        crops = {name: align.crop(window[rows], track.quads[index], _CROP) for name, window in frames.items()}
-        crops = {name: crop.permute(0, 3, 1, 2).float() / 255 for name, crop in crops.items()}
-        for name, crop in crops.items():
-            faces[name].look(crop, rows + start)
-        if truth is not None:
-            against["face"].update(crops["factual"], crops["counterfactual"], crops["truth"])
+
+    def watched() -> Iterator[Window]:
+        nonlocal changed, pixels
+        for window in windows_of(factual, edited, truth, track, asked, eyes):
+            moved = (window.frames["factual"] != window.frames["counterfactual"]).any(1)
+            changed, pixels = changed + int(moved.sum()), pixels + moved.numel()
+            if examining:
+                for name, vote in votes.items():
+                    vote.update(window, name)
+            yield window
+
+    scores = measured(OF_A_RUN, watched(), needs_met(truth=truth, track=track, asked=asked), missing={})
+    identity = ("tl_id", "tg_id", "likeness", "likeness_to_truth", "likeness_of_truth")
     found = {
         "frames": len(factual),
         "changed_share": changed / pixels,
-        "psnr_to_factual": float(torch.cat(decibels).mean()),
-        "identity": _identity(faces, len(factual)),
-        "examiner": _examined(faces, target),
-        "truth": None if truth is None else {part: asdict(sums.compute()) for part, sums in against.items()},
+        "psnr_to_factual": scores["psnr"],
+        "identity": {name: scores[f"identity.{name}"] for name in identity if f"identity.{name}" in scores} or None,
+        "examiner": _examined(votes, asked),
+        "truth": None if truth is None else _against_truth(scores),
+        "scores": dict(sorted(scores.items())),
     }
     return {name: _plain(value) for name, value in found.items()}
 
 
-class _Reader:
-    """What the judges saw of one clip's faces so far."""
-
-    def __init__(self, judges: Judges) -> None:
-        self._judges = judges
-        self._votes: dict[str, Tensor] = {}
-        self._frames = 0
-        self._vectors: list[Tensor] = []
-        self._numbers: list[Tensor] = []
-
-    def look(self, crops: Tensor, numbers: Tensor) -> None:
-        """Crops `(n, 3, S, S)`, 0..1, of the frames with these numbers."""
-        signed = crops * 2 - 1
-        if self._judges.examiner is not None:
-            for name, said in self._judges.examiner(signed).items():
-                self._votes[name] = self._votes.get(name, torch.zeros(said.shape[1])) + said.sum(0)
-            self._frames += len(crops)
-        if self._judges.identity is not None:
-            self._vectors.append(self._judges.identity(signed))
-            self._numbers.append(numbers)
-
-    def vectors(self, frames: int) -> Tensor | None:
-        """One identity vector a frame, `(frames, D)`; NaN where there is no face."""
-        if not self._vectors:
-            return None
-        found = torch.cat(self._vectors)
-        every = torch.full((frames, found.shape[1]), torch.nan)
-        every[torch.cat(self._numbers)] = found
-        return every
-
-    def reading(self) -> dict[str, dict[str, Any]]:
-        """Variable -> likeliest value and its probability: frames vote with the mean of their log-probabilities."""
-        found = {}
-        for name, votes in self._votes.items():
-            assert self._judges.examiner is not None
-            share = (votes / self._frames).softmax(0)
-            best = int(share.argmax())
-            found[name] = {"value": self._judges.examiner.domains[name][best], "confidence": float(share[best])}
-        return found
+def _against_truth(scores: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    names = [field.name for field in fields(TruthScores)]
+    return {
+        part: {name: scores.get(prefix + name, math.nan) for name in names}
+        for part, prefix in (("face", "truth."), ("frame", "truth.frame."))
+    }
 
 
-def _identity(faces: Mapping[str, _Reader], frames: int) -> dict[str, float] | None:
-    before, after = (faces[name].vectors(frames) for name in ("factual", "counterfactual"))
-    if before is None or after is None:
+def _examined(votes: Mapping[str, Votes], asked: Asked) -> dict[str, Any] | None:
+    readings = {name: vote.reading() for name, vote in votes.items()}
+    said = votes["counterfactual"].values()
+    if not said:
         return None
-    found = {"tl_id": tl_id(before, after), "tg_id": tg_id(before, after), "likeness": likeness(before, after)}
-    if "truth" in faces and (true := faces["truth"].vectors(frames)) is not None:
-        found["likeness_to_truth"] = likeness(true, after)
-        found["likeness_of_truth"] = likeness(true, before)  # how far the intervention itself moves identity
-    return found
+    return {**readings, "changed_seen": share_right(said, asked.changed), "kept_kept": share_right(said, asked.kept)}
 
 
-def _examined(faces: Mapping[str, _Reader], target: Target) -> dict[str, Any] | None:
-    readings = {name: reader.reading() for name, reader in faces.items()}
-    after = readings["counterfactual"]
-    if not after:
-        return None
+def _unit(frames: Tensor) -> Tensor:
+    """`(n, H, W, 3)` uint8 as `(n, 3, H, W)` in 0..1."""
+    return frames.permute(0, 3, 1, 2).float() / 255
 
-    def share(asked: Mapping[str, str]) -> float:
-        right = [after[name]["value"] == value for name, value in asked.items() if name in after]
-        return sum(right) / len(right) if right else math.nan
 
-    return {**readings, "changed_seen": share(target.changed), "kept_kept": share(target.kept)}
+def _squares(track: FaceTrack, start: int, stop: int) -> Tensor:
+    """Where the face squares are, `(n, H, W)` bool."""
+    inside = np.zeros((stop - start, track.height, track.width), np.uint8)
+    for number in track.frames(start, stop):
+        corners = np.round(track.quads[number]).astype(np.int32)
+        cv2.fillConvexPoly(inside[number - start], corners, 1)
+    return torch.from_numpy(inside).bool()
 
 
 def _plain(value: Any) -> Any:

@@ -22,12 +22,14 @@ from countervid.clip import Clip
 from countervid.critics.base import Critic, Verdict, load_critic
 from countervid.editors.base import Editor, Guide, Prepared, Reader, Report, Seen, Target, load_editor
 from countervid.errors import ClipError, ConfigError, InterventionError
+from countervid.metrics.base import Eyes
+from countervid.metrics.examiner import Examiner
 from countervid.models.folder import write_whole
 from countervid.runs import provenance
 from countervid.runs.comparison import Header, compare
 from countervid.runs.drawing import spoken
 from countervid.runs.folder import RunFolder, write_json
-from countervid.runs.measure import Judges, measure
+from countervid.runs.measure import asked_of, measure
 from countervid.runs.report import captions, render_report
 from countervid.runs.steered import VERDICTS, Steering, steered, summary
 from countervid.runs.together import remembered, together
@@ -54,7 +56,7 @@ class Result:
     graph: CausalGraph
     prepared: Prepared
     seen: Mapping[str, Seen]  # what was read off the clip, where attributes were not given
-    judges: Judges
+    eyes: Eyes  # the models that measure
     record: dict[str, Any]  # what `run.json` says
     folder: Path | None = None
     steered: Steered | None = None  # the rounds, where a critic looked
@@ -68,7 +70,13 @@ class Result:
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """Examiner, identity and, where the truth is known, the distance to it; measured when first asked for."""
-        return measure(self.factual, self.clip, self.truth, self.prepared.track, self.target, self.judges)
+        asked = asked_of(self.target, self.graph, describe(self.outcome.factual, self.graph))
+        return measure(self.factual, self.clip, self.truth, self.prepared.track, asked, self.eyes)
+
+    @property
+    def examiner(self) -> Examiner | None:
+        """Who judges the attributes, where its weights are there."""
+        return self.eyes.get("examiner", Examiner.from_folder) if self.eyes.has("examiner") else None
 
     def comparison(self) -> Clip:
         """Factual, counterfactual, truth and difference side by side, with captions; lazy."""
@@ -107,7 +115,7 @@ def counterfactual(
     guide: Guide | None = None,
     out: str | Path | None = None,
     marking: bool = True,
-    judges: Judges | None = None,
+    eyes: Eyes | None = None,
     report: Report | None = None,
 ) -> Result:
     """What the video would have looked like, had the attributes in `do` been so.
@@ -130,7 +138,7 @@ def counterfactual(
         guide: How, for editors that know a way of their own; `do` then only names it.
         out: Write a run's folder there, file by file; the same call goes on where it was stopped.
         marking: Mark the result as synthetic (metadata and watermark). Whoever switches it off must say so.
-        judges: Who measures; the bundled examiner and identity encoder by default.
+        eyes: The models that measure; the bundled ones by default, on the editor's device.
         report: Called with (what is being done, frames done, frames in all).
 
     Raises:
@@ -222,8 +230,8 @@ def counterfactual(
     }  # fmt: skip
     result = Result(
         clip=edited, factual=clip, truth=truth, target=target, outcome=outcome, graph=model, prepared=prepared,
-        seen=seen, judges=judges or Judges.bundled(), record=record, folder=None if folder is None else folder.path,
-        steered=came,
+        seen=seen, eyes=eyes or Eyes(getattr(chosen, "device", "cpu")), record=record,
+        folder=None if folder is None else folder.path, steered=came,
     )  # fmt: skip
     if folder is not None:
         folder.took("prepare", time.perf_counter() - started)
