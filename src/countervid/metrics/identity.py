@@ -8,10 +8,14 @@ is the mean of per-pair ratios, and the ratio of means is the other reading.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
+
+from countervid.autoencoder.identity import IdentityNet
+from countervid.metrics.base import About, Need, Window, register
 
 Reading = Literal["mean of ratios", "ratio of means"]
 _BLOCK = 1024  # rows of the similarity matrix at a time: memory stays linear in the clip's length
@@ -114,3 +118,109 @@ def _unit_pair(source: Tensor, edited: Tensor) -> tuple[Tensor, Tensor]:
             "Give one embedding a frame; a row of NaN for a frame without a face."
         )
     return _unit(source), _unit(edited)
+
+
+_WEIGHTS = "`identity`, bundled (Apache-2.0); it has only seen the phantom world's faces"
+_ID_SOURCE = "STIT (arXiv:2201.08361), section 4; used by DVA (arXiv:2212.02802)"
+
+
+def faces(window: Window, clip: str) -> Tensor:
+    """Identity vectors of a window's face crops, one row a frame `(len(window), 128)`; NaN where no face was found.
+
+    Raises:
+        ModelError: The identity encoder's weights are missing or damaged.
+    """
+
+    def look() -> Tensor:
+        network = window.eyes.get("identity", IdentityNet.from_folder)
+        crops = window.faces[clip].to(window.eyes.device)
+        if not len(crops):
+            return torch.full((len(window), network.config.dimensions), torch.nan)
+        return window.every(network(crops * 2 - 1).cpu())
+
+    rows: Tensor = window.once("identity", clip, look)
+    return rows
+
+
+class _Faces:
+    """Keeps every frame's identity vector of some clips: 512 bytes a frame and clip."""
+
+    clips: ClassVar[tuple[str, ...]]
+
+    def __init__(self) -> None:
+        self._rows: dict[str, list[Tensor]] = {clip: [] for clip in self.clips}
+
+    def update(self, window: Window) -> None:
+        for clip, rows in self._rows.items():
+            rows.append(faces(window, clip))
+
+    def _all(self) -> tuple[Tensor, ...]:
+        return tuple(torch.cat(rows) if rows else torch.zeros(0, 1) for rows in self._rows.values())
+
+
+@register
+class Identity(_Faces):
+    """How steady the edited face is over time, and how much it is still the source's."""
+
+    clips = ("factual", "counterfactual")
+    needs: ClassVar[frozenset[Need]] = frozenset({"face"})
+    about: ClassVar[Mapping[str, About]] = {
+        "identity.tl_id": About(
+            title="TL-ID", better="one", formula="mean over t of cos(e'_t, e'_t+1) / cos(e_t, e_t+1)",
+            source=_ID_SOURCE, weights=_WEIGHTS,
+        ),
+        "identity.tg_id": About(
+            title="TG-ID", better="one", formula="mean over t != u of cos(e'_t, e'_u) / cos(e_t, e_u)",
+            source=_ID_SOURCE, weights=_WEIGHTS,
+        ),
+        "identity.likeness": About(
+            title="Likeness to the source", better="neither", low=-1, high=1, formula="mean over t of cos(e_t, e'_t)",
+            source="ours: read it against identity.likeness_of_truth", weights=_WEIGHTS,
+        ),
+        "identity.weakest": About(
+            title="Weakest likeness of adjacent source frames", better="neither", low=0, high=1,
+            formula="min over t of |cos(e_t, e_t+1)|; near 0, TL-ID and TG-ID explode", source="ours", weights=_WEIGHTS,
+        ),
+        "identity.faceless": About(
+            title="Frames without a face", better="zero", low=0, high=1,
+            formula="share of frames in which no face was found; the other numbers leave them out", source="ours",
+            weights=_WEIGHTS,
+        ),
+    }  # fmt: skip
+
+    def compute(self) -> Mapping[str, float]:
+        before, after = self._all()
+        missing = before.isnan().any(-1) | after.isnan().any(-1)
+        return {
+            "identity.tl_id": tl_id(before, after),
+            "identity.tg_id": tg_id(before, after),
+            "identity.likeness": likeness(before, after),
+            "identity.weakest": weakest_similarity(before),
+            "identity.faceless": float(missing.double().mean()),
+        }
+
+
+@register
+class IdentityAndTruth(_Faces):
+    """The same person as in the truth? And how much the intervention itself moves who somebody seems to be."""
+
+    clips = ("factual", "counterfactual", "truth")
+    needs: ClassVar[frozenset[Need]] = frozenset({"face", "truth"})
+    about: ClassVar[Mapping[str, About]] = {
+        "identity.likeness_to_truth": About(
+            title="Likeness to the truth", better="higher", low=-1, high=1, formula="mean over t of cos(e'_t, e*_t)",
+            source="ours", weights=_WEIGHTS,
+        ),
+        "identity.likeness_of_truth": About(
+            title="Likeness of the truth to the source", better="neither", low=-1, high=1,
+            formula="mean over t of cos(e_t, e*_t): what the intervention itself leaves", source="ours",
+            weights=_WEIGHTS,
+        ),
+    }  # fmt: skip
+
+    def compute(self) -> Mapping[str, float]:
+        before, after, true = self._all()
+        return {
+            "identity.likeness_to_truth": likeness(true, after),
+            "identity.likeness_of_truth": likeness(true, before),
+        }
