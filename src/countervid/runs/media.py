@@ -1,126 +1,125 @@
-"""The pictures of a report: one small video of all panels, a poster and a strip of moments, as base64 text."""
+"""The pictures of a report: a sheet of frames a panel and a strip of moments, as base64 text.
+
+Sheets of stills, not a video: a page that steps through them shows exactly the frame it says, without a video decoder.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from countervid.clip import Clip
-from countervid.clip.sources import MadeSource
 from countervid.runs.comparison import Panel, difference
 
 Picture = NDArray[np.uint8]
 
-SECONDS = 6.0  # of the clip that a report shows: it stays a file that one can mail
-_SIDE = 360  # px, longest side of a panel
+SHOWN = 72  # frames of a clip in the page, evenly spread when it has more
+BUDGET = 900_000  # bytes of all sheets: a report stays a file that one can mail
+_SIDE = 360  # px, longest side of a panel, where pixels allow
+_PIXELS = 16_000_000  # of all sheets
+_QUALITIES = (80, 68, 56, 44, 32)  # of WebP, tried in turn until the sheets are within their budget
 _MOMENTS = 8  # in the strip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Media:
-    """What the report's page shows; texts are base64."""
+    """What the report's page shows; texts are base64.
+
+    A sheet holds a panel's frames in rows of `columns`, in order.
+    """
 
     panels: tuple[Panel, ...]
     width: int  # px of one panel
     height: int
-    frames: int
-    fps: float
-    video: str  # mp4, panels side by side
-    poster: str  # jpeg, its first frame
+    columns: int
+    numbers: tuple[int, ...]  # of the frames that are shown
+    sheets: tuple[str, ...]  # webp, one a panel
     strip: str  # jpeg, a row a panel, a column a moment
     remark: str
 
 
-@dataclass(frozen=True, eq=False)
-class _Atlas(MadeSource):
-    """A clip's source: the panels of each frame side by side, scaled."""
-
-    clips: Sequence[Clip]
-    panel: tuple[int, int]  # width, height
-    count: int
-    moments: dict[int, Picture] = field(default_factory=dict)  # filled while the frames pass by
-
-    @property
-    def height(self) -> int:
-        return self.panel[1]
-
-    @property
-    def width(self) -> int:
-        return self.panel[0] * (len(self.clips) + 1)
-
-    @property
-    def fps(self) -> float:  # type: ignore[override]
-        return self.clips[0].fps
-
-    def windows(self, size: int) -> Iterator[tuple[int, Tensor]]:
-        wanted = {round(i * (self.count - 1) / (_MOMENTS - 1)) for i in range(_MOMENTS)} | {0}
-        for parts in zip(*(clip.windows(size) for clip in self.clips), strict=True):
-            start = parts[0][0]
-            rows = min(len(parts[0][1]), self.count - start)
-            out = np.empty((rows, self.height, self.width, 3), dtype=np.uint8)
-            for index in range(rows):
-                pictures = [frames[index].numpy() for _, frames in parts]
-                pictures.append(difference(pictures[0], pictures[1]))
-                out[index] = np.concatenate([_scaled(picture, self.panel) for picture in pictures], axis=1)
-                if start + index in wanted:
-                    self.moments[start + index] = out[index].copy()
-            yield start, torch.from_numpy(out)
-            if start + rows >= self.count:
-                return
-
-
-def make_media(clips: Sequence[Clip], panels: Sequence[Panel]) -> Media:
-    """The first seconds of factual, counterfactual (and truth) with their difference.
+@dataclass
+class Pictures:
+    """Fed a run's windows once, keeps the frames that the page shows.
 
     Args:
-        clips: Factual first, counterfactual second; one length and size.
+        frames: Length of the clips.
+        size: Their (height, width), pixels.
         panels: Captions, one for each clip and one for the difference.
     """
-    first = clips[0]
-    scale = min(1.0, _SIDE / max(first.width, first.height))
-    panel = (max(2, round(first.width * scale / 2) * 2), max(2, round(first.height * scale / 2) * 2))
-    count = min(len(first), max(1, round(SECONDS * first.fps)))
-    atlas = _Atlas(clips, panel, count)
-    with tempfile.TemporaryDirectory() as folder:
-        content = Clip(atlas).write(Path(folder) / "panels.mp4", crf=24).read_bytes()
-    moments = [atlas.moments[index] for index in sorted(atlas.moments)]
-    whole = count == len(first)
-    remark = "" if whole else f"The first {count / first.fps:.1f} s of {len(first) / first.fps:.1f} s are shown."
-    return Media(
-        panels=tuple(panels),
-        width=panel[0],
-        height=panel[1],
-        frames=count,
-        fps=round(float(atlas.rate), 6),
-        video=base64.b64encode(content).decode(),
-        poster=_jpeg(moments[0], 90),
-        strip=_jpeg(_strip(moments, len(panels), panel), 85),
-        remark=remark,
-    )
+
+    frames: int
+    size: tuple[int, int]
+    panels: Sequence[Panel]
+    numbers: tuple[int, ...] = field(init=False)
+    _panel: tuple[int, int] = field(init=False)  # width, height
+    _kept: list[list[Picture]] = field(init=False, default_factory=list)  # a row a frame
+
+    def __post_init__(self) -> None:
+        count = min(self.frames, SHOWN)
+        self.numbers = tuple(int(n) for n in np.unique(np.linspace(0, self.frames - 1, count).round().astype(int)))
+        height, width = self.size
+        room = (_PIXELS / (count * len(self.panels) * height * width)) ** 0.5
+        scale = min(1.0, _SIDE / max(height, width), room)
+        self._panel = (max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2))
+
+    def update(self, start: int, clips: Sequence[Tensor]) -> None:
+        """Add a window: factual, counterfactual and perhaps truth, each `(n, H, W, 3)` uint8."""
+        for number in self.numbers:
+            if start <= number < start + len(clips[0]):
+                pictures = [np.asarray(frames[number - start]) for frames in clips]
+                pictures.append(difference(pictures[0], pictures[1]))
+                self._kept.append([_scaled(picture, self._panel) for picture in pictures])
+
+    def media(self) -> Media:
+        """The pictures, ready for the page."""
+        columns = int(np.ceil(len(self._kept) ** 0.5))
+        sheets = [_grid([row[panel] for row in self._kept], columns) for panel in range(len(self.panels))]
+        for quality in _QUALITIES:
+            content = [_encoded(sheet, "WEBP", quality) for sheet in sheets]
+            if sum(map(len, content)) <= BUDGET:
+                break
+        moments = np.unique(np.linspace(0, len(self._kept) - 1, min(_MOMENTS, len(self._kept))).round().astype(int))
+        whole = len(self.numbers) == self.frames
+        return Media(
+            panels=tuple(self.panels),
+            width=self._panel[0],
+            height=self._panel[1],
+            columns=columns,
+            numbers=self.numbers,
+            sheets=tuple(base64.b64encode(one).decode() for one in content),
+            strip=_text(_strip([self._kept[moment] for moment in moments], self._panel), "JPEG", 80),
+            remark="" if whole else f"{len(self.numbers)} of {self.frames} frames are shown, evenly spread.",
+        )
 
 
-def _strip(moments: Sequence[Picture], rows: int, panel: tuple[int, int]) -> Picture:
+def _grid(pictures: Sequence[Picture], columns: int) -> Picture:
+    height, width, _ = pictures[0].shape
+    sheet = np.zeros((-(-len(pictures) // columns) * height, columns * width, 3), dtype=np.uint8)
+    for index, picture in enumerate(pictures):
+        top, left = index // columns * height, index % columns * width
+        sheet[top : top + height, left : left + width] = picture
+    return sheet
+
+
+def _strip(moments: Sequence[Sequence[Picture]], panel: tuple[int, int]) -> Picture:
     """A row a panel, a column a moment, thin gaps between."""
-    gap = 4
-    width = min(180, panel[0])
+    gap, rows = 4, len(moments[0])
+    width = min(150, panel[0])
     cell = (width, max(2, round(panel[1] * width / panel[0])))
     sheet = np.full((rows * (cell[1] + gap) - gap, len(moments) * (cell[0] + gap) - gap, 3), 24, dtype=np.uint8)
     for column, moment in enumerate(moments):
-        for row in range(rows):
-            picture = _scaled(moment[:, row * panel[0] : (row + 1) * panel[0]], cell)
+        for row, picture in enumerate(moment):
             top, left = row * (cell[1] + gap), column * (cell[0] + gap)
-            sheet[top : top + cell[1], left : left + cell[0]] = picture
+            sheet[top : top + cell[1], left : left + cell[0]] = _scaled(picture, cell)
     return sheet
 
 
@@ -130,13 +129,17 @@ def _scaled(picture: Picture, size: tuple[int, int]) -> Picture:
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
-def jpeg_of(path: Path, quality: int = 88) -> str:
-    """A picture file as a JPEG in base64, for a page."""
+def jpeg_of(path: Path, quality: int = 85, top: int = 0) -> str:
+    """A picture file as a JPEG in base64, for a page, without its `top` rows of pixels."""
     with Image.open(path) as picture:
-        return _jpeg(np.asarray(picture.convert("RGB")), quality)
+        return _text(np.asarray(picture.convert("RGB"))[top:], "JPEG", quality)
 
 
-def _jpeg(picture: Picture, quality: int) -> str:
+def _text(picture: Picture, form: str, quality: int) -> str:
+    return base64.b64encode(_encoded(picture, form, quality)).decode()
+
+
+def _encoded(picture: Picture, form: str, quality: int) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
-    return base64.b64encode(buffer.getvalue()).decode()
+    Image.fromarray(picture).save(buffer, form, quality=quality)
+    return buffer.getvalue()

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from countervid.clip.sheets import CAPTION
+from countervid.editors.base import Target
+from countervid.runs import findings
 from countervid.runs.comparison import AMPLIFICATION, Panel
 from countervid.runs.drawing import draw_graph, spoken
-from countervid.runs.media import jpeg_of, make_media
+from countervid.runs.media import Media, Pictures, jpeg_of
 from countervid.runs.steered import picture_of
+from countervid.runs.timeline import Timeline, TimelineMeter
 from countervid.steering.base import front
 
 if TYPE_CHECKING:
     from countervid.runs.run import Result
+
+_WINDOW = 32  # frames in memory at once
 
 
 def captions(result: Result) -> list[Panel]:
@@ -41,7 +48,7 @@ def render_report(result: Result) -> str:
     )
     environment.filters["spoken"] = spoken
     metrics = result.metrics
-    clips = [result.factual, result.clip] + ([] if result.truth is None else [result.truth])
+    media, timeline = _looked_through(result)
     record = result.record
     return environment.get_template("report.html").render(
         version=record["versions"]["countervid"],
@@ -49,19 +56,43 @@ def render_report(result: Result) -> str:
         do=result.outcome.do,
         lead=_lead(result),
         notes=record["notes"],
-        media=make_media(clips, captions(result)),
+        media=media,
+        fps=float(result.factual.fps),
+        frames=len(result.factual),
+        glance=findings.glance(metrics, result.target),
+        effects=findings.effects(timeline, result.target),
+        curves=findings.curves(timeline),
+        moved=findings.moved(timeline, metrics, result.target),
+        truth=result.truth is not None,
         rows=_rows(result, metrics),
         readings=metrics.get("examiner") is not None,
         prompt=result.target.prompt,
         graph=draw_graph(result.graph, result.outcome),
         graph_name=result.graph.name,
-        meters=_meters(metrics),
+        meters=findings.meters(metrics),
+        scores=findings.scores(metrics),
         facts=_facts(result),
         rounds=_rounds(result),
         steering=record.get("steering"),
         provenance=json.dumps(record, indent=2, sort_keys=True),
         marking=_marking(record),
     )
+
+
+def _looked_through(result: Result) -> tuple[Media, Timeline]:
+    """Pictures and numbers over time, in one pass: a long edit is made anew whenever it is read."""
+    clips = {"factual": result.factual, "counterfactual": result.clip}
+    if result.truth is not None:
+        clips["truth"] = result.truth
+    size = (result.factual.height, result.factual.width)
+    pictures = Pictures(len(result.factual), size, captions(result))
+    meter = TimelineMeter(len(result.factual), result.prepared.track, result.outcome.attributes, result.examiner)
+    for windows in zip(*(clip.windows(_WINDOW) for clip in clips.values()), strict=True):
+        start = windows[0][0]
+        frames = {name: window for name, (_, window) in zip(clips, windows, strict=True)}
+        pictures.update(start, list(frames.values()))
+        meter.update(start, frames)
+    return pictures.media(), meter.compute()
 
 
 def _lead(result: Result) -> str:
@@ -99,47 +130,13 @@ def _rows(result: Result, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: order[row["kind"]])  # stable: the graph's order within each kind
 
 
-def _meters(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Numbers worth a line: name, what it means, its text, and how full its bar is (0..1, or none)."""
-    found: list[dict[str, Any]] = []
-
-    def add(name: str, meaning: str, value: float | None, form: str, share: float | None = None) -> None:
-        if value is not None:
-            full = None if share is None else min(1.0, max(0.0, share))
-            found.append({"name": name, "meaning": meaning, "text": form.format(value), "share": full})
-
-    truth = (metrics.get("truth") or {}).get("face")
-    if truth:
-        skill = truth["skill"]
-        add("skill", "1 is the truth, 0 is doing nothing, below 0 is harm; face crop, L1", skill, "{:.2f}", skill)
-        add("strength", "how far it went along the true change; 1 is right", truth["strength"], "{:.2f}")
-        add(
-            "direction", "cosine between the edit and the true change", truth["direction"], "{:.2f}", truth["direction"]
-        )
-        add("spill", "energy moved outside the true effect, relative to it; 0 is best", truth["spill"], "{:.3f}")
-        add("hole", "share of the true effect that was left out; 0 is best", truth["hole"], "{:.0%}")
-    examiner = metrics.get("examiner")
-    if examiner:
-        asked, kept = examiner["changed_seen"], examiner["kept_kept"]
-        add("changed, and seen", "attributes asked for that the examiner sees", asked, "{:.0%}", asked)
-        add("kept", "attributes that should stay and do, by the examiner", kept, "{:.0%}", kept)
-    identity = metrics.get("identity")
-    if identity:
-        add(
-            "TL-ID", "identity from frame to frame, relative to the source; 1 is as steady", identity["tl_id"], "{:.3f}"
-        )
-        add("TG-ID", "identity over the whole clip, relative to the source", identity["tg_id"], "{:.3f}")
-        add("likeness", "cosine of identity to the source", identity["likeness"], "{:.2f}", identity["likeness"])
-    add("pixels touched", "all others are the source's, bit for bit", metrics.get("changed_share"), "{:.1%}")
-    return found
-
-
 def _rounds(result: Result) -> list[dict[str, Any]]:
     """What was tried, and what the critic saw of it; empty where nothing was steered."""
     if result.steered is None:
         return []
     best = {round.number for round in front(result.steered.rounds)}
-    found = []
+    found: list[dict[str, Any]] = []
+    before: Target | None = None
     for round in result.steered.rounds:
         target, answers = round.step.target, {} if round.verdict is None else round.verdict.answers
         watched = (*target.changed, *round.lost)
@@ -150,8 +147,9 @@ def _rounds(result: Result) -> list[dict[str, Any]]:
                 "chosen": round.number == result.steered.chosen.number,
                 "front": round.number in best,
                 "note": round.step.note,
-                "prompt": target.prompt,
+                "prompt": _marked(before.prompt if before else target.prompt, target.prompt),
                 "negative": target.negative_prompt,
+                "words": [] if before is None else _turned(before, target),
                 "failure": round.failure,
                 "distance": f"{round.distance:.1f}",
                 "seen": [
@@ -164,10 +162,42 @@ def _rounds(result: Result) -> list[dict[str, Any]]:
                     for name in watched if name in answers
                 ],
                 "critique": "" if round.verdict is None else round.verdict.critique,
-                "picture": jpeg_of(picture) if picture is not None and picture.is_file() else None,
+                "picture": jpeg_of(picture, top=CAPTION) if picture is not None and picture.is_file() else None,
             }
         )  # fmt: skip
+        before = target
     return found
+
+
+def _marked(before: str, after: str) -> list[tuple[str, str]]:
+    """A prompt against the one before, in pieces: `same`, `ins` or `del`, and the words."""
+    old, new = before.split(), after.split()
+    pieces: list[tuple[str, str]] = []
+    for kind, a, b, c, d in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if kind == "equal":
+            pieces.append(("same", " ".join(new[c:d])))
+            continue
+        pieces += [("del", " ".join(old[a:b]))] if b > a else []
+        pieces += [("ins", " ".join(new[c:d]))] if d > c else []
+    return pieces
+
+
+def _turned(before: Target, after: Target) -> list[str]:
+    """What else was asked for differently from the round before, a sentence each."""
+    said = []
+    for name in after.counterfactual:
+        if name in after.changed and before.amount(name) != after.amount(name):
+            said.append(f"{spoken(name)}: strength {before.amount(name):.0%} → {after.amount(name):.0%}")
+    if before.guidance != after.guidance:
+        one, two = ("the editor's own" if t.guidance is None else f"{t.guidance:g}" for t in (before, after))
+        said.append(f"guidance {one} → {two}")
+    if before.negative_prompt != after.negative_prompt:
+        said.append(f"negative prompt “{after.negative_prompt}”" if after.negative_prompt else "no negative prompt")
+    if before.seed != after.seed:
+        said.append(f"seed {before.seed} → {after.seed}")
+    if before.prompt != after.prompt:
+        said.append("prompt rewritten, marked below")
+    return said
 
 
 def _facts(result: Result) -> dict[str, str]:
