@@ -51,7 +51,7 @@ def seal() -> None:
     typer.echo(f"Recorded in {seal_bundle()}.")
 
 
-WhatArgument = Annotated[str, typer.Argument(help="Which model: dva.", show_default=False)]
+WhatArgument = Annotated[str, typer.Argument(help="Which model: dva; to fetch also lpips, i3d.", show_default=False)]
 OutOption = Annotated[Path, typer.Option(help="The model's folder, for `countervid edit --model`.")]
 HalfOption = Annotated[bool, typer.Option("--half", help="Store half precision: half the space, a rounding apart.")]
 
@@ -69,7 +69,8 @@ def import_model(
     out: OutOption = Path("models/dva"),
 ) -> None:
     """Turn checkpoint files of the published autoencoder into a folder that `countervid edit --model` takes."""
-    _check_known(what)
+    if what != "dva":
+        raise ConfigError(f"There is nothing to import of `{what}`. Importing is for: dva.")
     frozen = {"identity": identity, "landmarks": landmarks, "parser": parser}
     _import(checkpoint, statistics, classifier, {role: path for role, path in frozen.items() if path}, half, out)
 
@@ -81,10 +82,11 @@ def pull(
     files: Annotated[Path, typer.Option(help="Where the authors' files are kept.")] = Path("models/downloads"),
     out: OutOption = Path("models/dva"),
 ) -> None:
-    """Fetch what its authors published, and import it. The same command goes on where it was stopped."""
+    """Fetch what its authors published; the autoencoder is imported too. The same command goes on where it stopped."""
     from countervid.models.download import RELEASES, fetch
 
-    _check_known(what)
+    if what not in RELEASES:
+        raise ConfigError(f"There is no published model `{what}`. There are: {', '.join(RELEASES)}.")
     release = RELEASES[what]
     screen = console()
     screen.print(f"{release.what}, by {release.authors}", soft_wrap=True)
@@ -93,14 +95,10 @@ def pull(
     for file in release.files:
         with progress(file.name) as advance:
             paths.append(fetch(file, files / what, advance))
+    if what != "dva":  # what metrics look with is read as its authors saved it
+        screen.print(f"It is in {files / what}: the folder to give to metrics as `{what}`.", soft_wrap=True)
+        return
     _import(paths[0], paths[1], paths[2], {}, half, out)
-
-
-def _check_known(what: str) -> None:
-    from countervid.models.download import RELEASES
-
-    if what not in RELEASES:
-        raise ConfigError(f"There is no published model `{what}`. There are: {', '.join(RELEASES)}.")
 
 
 def _import(

@@ -54,6 +54,18 @@ PUBLISHED: Mapping[str, Published] = {
         licence="MIT",
         holds="DOVER.pth",
     ),
+    "lpips": Published(
+        what="LPIPS v0.1 on AlexNet",
+        hub="`countervid models pull lpips`",
+        licence="BSD-2-Clause; AlexNet: BSD-3-Clause",
+        holds="alexnet-owt-7be5be79.pth and alex.pth",
+    ),
+    "i3d": Published(
+        what="I3D on Kinetics-400 as TorchScript, which is code that runs as it is read",
+        hub="`countervid models pull i3d`",
+        licence="Apache-2.0 weights; the file states none",
+        holds="i3d_torchscript.pt",
+    ),
 }
 
 

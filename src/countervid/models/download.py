@@ -57,7 +57,38 @@ RELEASES: Mapping[str, Release] = {
             RemoteFile("latent.pkl", _DRIVE + "1J_eAs5-KWn--kmcqx5S-QjVPskTczTMU"),
             RemoteFile("classifier.ckpt", _DRIVE + "1nddbwuAvIVEqKkkmUF96nJj91jVmAdtR"),
         ),
-    )
+    ),
+    "lpips": Release(
+        what="LPIPS v0.1 on AlexNet, for the metric `lpips` (arXiv:1801.03924)",
+        authors="Richard Zhang, Phillip Isola, Alexei A. Efros, Eli Shechtman, Oliver Wang; AlexNet: torchvision",
+        home="https://github.com/richzhang/PerceptualSimilarity",
+        licence="linear weights: BSD-2-Clause; AlexNet: BSD-3-Clause, trained on ImageNet, which is for research",
+        files=(
+            RemoteFile(
+                "alexnet-owt-7be5be79.pth",
+                "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+                "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+            ),
+            RemoteFile(
+                "alex.pth",
+                "https://github.com/richzhang/PerceptualSimilarity/raw/master/lpips/weights/v0.1/alex.pth",
+                "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
+            ),
+        ),
+    ),
+    "i3d": Release(
+        what="I3D on Kinetics-400 as TorchScript, for FVD and the metric `i3d-distance` (arXiv:1705.07750)",
+        authors="Joao Carreira, Andrew Zisserman; TorchScript: StyleGAN-V",
+        home="https://github.com/universome/stylegan-v",
+        licence="Apache-2.0 as published by its authors; the TorchScript file comes without terms of its own",
+        files=(
+            RemoteFile(
+                "i3d_torchscript.pt",
+                "https://www.dropbox.com/s/ge9e5ujwgetktms/i3d_torchscript.pt?dl=1",
+                "bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2",
+            ),
+        ),
+    ),
 }
 
 
