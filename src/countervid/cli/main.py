@@ -49,6 +49,7 @@ COMMANDS: dict[str, Entry] = {
     "prepare": Entry("countervid.cli.prepare", "Do once what every edit of a clip needs."),
     "baseline": Entry("countervid.cli.baseline", "Edit clips by the prompts of a file, unsteered."),
     "describe": Entry("countervid.cli.describe", "Say what is seen in a video and what interventions would change."),
+    "measure": Entry("countervid.cli.measure", "Measure an edit by the field's metrics, and against the truth."),
     "verify": Entry("countervid.cli.verify", "Say whether a video was made here, and by which intervention."),
     "graph": Entry("countervid.cli.graph", "Show, check and query causal graphs."),
     "phantom": Entry("countervid.cli.phantom", "Render people, and their true counterfactuals."),

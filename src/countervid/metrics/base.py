@@ -104,6 +104,10 @@ class Eyes:
             self._loaded[name] = model.to(self.device).eval() if isinstance(model, torch.nn.Module) else model
         return self._loaded[name]
 
+    def unused(self) -> frozenset[str]:
+        """Names of given weights that nobody has looked with so far."""
+        return frozenset(self.folders) - frozenset(self._loaded)
+
     def has(self, name: str) -> bool:
         """Whether weights of that name are given or bundled."""
         if name in self.folders or name in self._loaded:

@@ -155,39 +155,39 @@ class Effectiveness:
     """The examiner's answers about the result, held against what was asked for."""
 
     about: ClassVar[Mapping[str, About]] = {
-        "effectiveness.target": _about("intervened attributes read as asked", "share over do of [read_k(f(x)) = a*_k]"),
+        "effectiveness.target": _about("Intervened attributes read as asked", "share over do of [read_k(f(x)) = a*_k]"),
         "effectiveness.changed": _about(
-            "attributes that must change, and do", "share over a*_k != a_k of [read_k(f(x)) = a*_k]"
+            "Attributes that must change, and do", "share over a*_k != a_k of [read_k(f(x)) = a*_k]"
         ),
         "effectiveness.kept": _about(
-            "attributes that must stay, and do", "share over a*_k = a_k of [read_k(f(x)) = a*_k]"
+            "Attributes that must stay, and do", "share over a*_k = a_k of [read_k(f(x)) = a*_k]"
         ),
         "effectiveness.confidence": _about(
-            "probability of the intervened values, by vote", "mean over do of softmax(mean_t log p_t)_k [a*_k]"
+            "Probability of the intervened values, by vote", "mean over do of softmax(mean_t log p_t)_k [a*_k]"
         ),
         **{
             f"effectiveness.{name}": _about(
-                f"{name.replace('_', ' ')} read as it should be", f"[read(f(x)) = a*] of {name}: 1 right, 0 wrong"
+                f"{name.replace('_', ' ').capitalize()} read as it should be", f"[read(f(x)) = a*] of {name}: 1 right, 0 wrong"
             )
             for name in DOMAINS
         },
         "effectiveness.blink": _about(
-            "how much the intervened attributes come and go",
+            "How much the intervened attributes come and go",
             "mean over do of std_t q_t(f(x)), q_t the probability of a* in frame t",
             better="lower", high=0.5, source=_TRACKS,
         ),
         "effectiveness.track_error": _about(
-            "distance of the attribute's track to the true one",
+            "Distance of the attribute's track to the true one",
             "mean over do and t of |q_t(f(x)) - q_t(y*)|",
             better="lower", source=_TRACKS,
         ),
         "effectiveness.ceiling": _about(
-            "attributes that must change, as read off the truth",
+            "Attributes that must change, as read off the truth",
             "share over a*_k != a_k of [read_k(y*) = a*_k]; divide `effectiveness.changed` by it, over many clips",
             better="neither",
         ),
         "effectiveness.ceiling_kept": _about(
-            "attributes that must stay, as read off the truth",
+            "Attributes that must stay, as read off the truth",
             "share over a*_k = a_k of [read_k(y*) = a*_k]",
             better="neither",
         ),

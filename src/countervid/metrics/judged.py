@@ -10,7 +10,7 @@ judge is LLaVA-NeXT, through `ChatJudge`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -23,6 +23,7 @@ from countervid.causal.language import parse
 from countervid.causal.questions import Question, question
 from countervid.chat.base import Chat, Message
 from countervid.errors import CallError, ConfigError, InterventionError
+from countervid.metrics.calibration import balanced_accuracy, calibrated
 
 Key = Literal["published", "corrected"]
 Reading = Literal["published", "tolerant"]
@@ -132,6 +133,28 @@ def read_questions(entries: Mapping[str, Any], graph: CausalGraph) -> list[Item]
     return items
 
 
+def answers_of(judge: Judge, items: Sequence[Item], pictures: Callable[[str, str], Tensor | None]) -> list[str | None]:
+    """What a judge says to every question, asked once for each clip and intervention.
+
+    Args:
+        judge: Who is asked.
+        items: What is asked.
+        pictures: Clip and intervention -> the pictures that are shown, `(n, H, W, 3)` uint8 RGB; None where there are
+            none, which is a failure.
+    """
+    answers: list[str | None] = [None] * len(items)
+    groups: dict[tuple[str, str], list[int]] = {}
+    for number, item in enumerate(items):
+        groups.setdefault((item.clip, item.intervention), []).append(number)
+    for group, numbers in groups.items():
+        shown = pictures(*group)
+        if shown is not None:
+            said = judge.answer(shown, [items[number].question for number in numbers])
+            for number, answer in zip(numbers, said, strict=True):
+                answers[number] = answer
+    return answers
+
+
 def disputed(items: Sequence[Item]) -> list[Item]:
     """Those whose published key contradicts their own prompt."""
     return [item for item in items if spelt(item.published) != spelt(item.corrected)]
@@ -219,6 +242,34 @@ def accuracy_matrix(
             for intervened, cell in row.items()
         }
         for asked, row in counts.items()
+    }
+
+
+def balanced_matrix(items: Sequence[Item], answers: Sequence[str | None], *, key: Key = "corrected") -> Matrix:
+    """As `accuracy_matrix`, but in each cell the mean over the values that are right how often each is recognised.
+
+    A judge that always gives the commonest answer reaches 0.91 in a cell of the published questions by accuracy, 0.5 by
+    this. Failures count as wrong.
+    """
+    cells: dict[str, dict[str, list[tuple[str, str | None]]]] = {}
+    for item, answer in zip(items, answers, strict=True):
+        pair = item.question.value(item.key(key)), valued(item, answer)
+        cells.setdefault(item.attribute, {}).setdefault(item.intervention, []).append(pair)
+    return {
+        asked: {intervened: balanced_accuracy(*zip(*pairs, strict=True)) for intervened, pairs in row.items()}
+        for asked, row in cells.items()
+    }
+
+
+def calibrated_matrix(edits: Matrix, truths: Matrix) -> Matrix:
+    """Accuracy on edits over the same judge's accuracy on the true counterfactuals, cell by cell.
+
+    >>> calibrated_matrix({"age": {"age": 0.5}}, {"age": {"age": 0.8}})
+    {'age': {'age': 0.625}}
+    """
+    return {
+        asked: {intervened: calibrated(value, truths[asked][intervened]) for intervened, value in row.items()}
+        for asked, row in edits.items()
     }
 
 

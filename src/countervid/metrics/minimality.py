@@ -194,12 +194,12 @@ class TextualMinimality:
 
     about: ClassVar[Mapping[str, About]] = {
         "minimality.text": About(
-            title="likeness of descriptions without the intervened attributes and their effects",
+            title="Likeness of descriptions without the intervened attributes and their effects",
             better="higher", low=-1.0, high=1.0, formula=f"{_COSINE}; left out: do and its descendants",
             source="CSVC (arXiv:2506.14404), with its graph taken at its word", weights=_TEXT_WEIGHTS,
         ),
         "minimality.text_csvc": About(
-            title="likeness of descriptions without any attribute of the published graph",
+            title="Likeness of descriptions without any attribute of the published graph",
             better="higher", low=-1.0, high=1.0, formula=f"{_COSINE}; left out: age, gender, beard, hair, baldness",
             source="CSVC (arXiv:2506.14404), as published", weights=_TEXT_WEIGHTS,
         ),
@@ -265,7 +265,7 @@ class Outside:
 
     about: ClassVar[Mapping[str, About]] = {
         "minimality.outside": About(
-            title="difference outside the face square",
+            title="Difference outside the face square",
             better="lower", low=0.0, high=1.0, formula="mean of |f(x) - x| over pixels outside the face square",
             source="minimality axiom, Monteiro et al. (ICLR 2023); the region is this package's",
         ),
@@ -291,7 +291,7 @@ class Background:
 
     about: ClassVar[Mapping[str, About]] = {
         "minimality.background": About(
-            title="likeness of what surrounds the face square, to CLIP",
+            title="Likeness of what surrounds the face square, to CLIP",
             better="higher", low=-1.0, high=1.0,
             formula="mean over t of cos(clip(x_t), clip(f(x)_t)), both with the face square painted grey",
             source="minimality by features; the region is this package's",
