@@ -14,6 +14,7 @@ import torch
 from countervid.clip import Clip
 from countervid.diffusion.windows import windows
 from countervid.editors import Target, load_editor
+from countervid.editors.text_drawing import Sampled
 from countervid.errors import ClipError, ConfigError, InterventionError, ModelError
 from tiny_models import astronaut_frames
 
@@ -127,6 +128,19 @@ def test_long_clips_go_through_in_windows(name: str, make: Make, clip: Clip) -> 
     assert edited.frames.shape == clip.frames.shape and len(edited) == 6
     late = editor.edit(ready, target()).frames[4:]  # windows are drawn in order, whoever asks
     assert torch.equal(late, edited.frames[4:])
+
+
+def test_windows_may_be_asked_for_in_any_order(make: Make, clip: Clip) -> None:
+    """Masks are smoothed over time: with short windows they reach back over several."""
+    editor = make("flatten", window=2, overlap=0)
+    ready = editor.prepare(clip, FACTUAL, prompt="She is young.")
+    assert ready.facts["windows"] == 3
+    edited = editor.edit(ready, target()).frames
+    assert edited.shape == clip.frames.shape and not torch.equal(edited, clip.frames)
+    sampled = Sampled(editor, ready, ("She is old.", "", "She is young.", 1.0), 7.5, None)
+    early = sampled.rows(np.array([0]))["sampled"]
+    sampled.rows(np.array([3, 5]))
+    assert torch.equal(sampled.rows(np.array([0]))["sampled"], early)
 
 
 @EDITORS

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from countervid.editors.text_guided import TextGuided
 
 
+HELD_WINDOWS = 3  # in memory at a time: masks are smoothed over time and reach into the neighbours
+
+
 @dataclass(frozen=True)
 class Payload:
     """Where a prepared clip is edited, and in which windows."""
@@ -88,7 +91,7 @@ class Sampled:
         self._windows: list[Window] = prepared.payload.windows
         told = json.dumps([*words, guidance])
         self._mark = hashlib.sha256(told.encode()).hexdigest()[:20]
-        self._held: dict[int, Tensors] = {}  # the windows last used: masks reach into the neighbours
+        self._held: dict[int, Tensors] = {}  # the windows last used
 
     def rows(self, index: Index) -> Tensors:
         """What is known of the frames `index`, ascending: `sampled` and `latents`, `(n, c, h, w)`; labels of faces."""
@@ -109,8 +112,9 @@ class Sampled:
                 drawn = self._store.fetch(name, lambda: self._sample(number))
             known = loaded(self._store, f"latents/{part.start:08d}")
             self._held[number] = {**drawn, **{key: tensor[part.held :] for key, tensor in known.items()}}
-            for stale in sorted(self._held)[:-2]:
-                del self._held[stale]
+        self._held[number] = self._held.pop(number)  # the last used stands last
+        for stale in list(self._held)[:-HELD_WINDOWS]:
+            del self._held[stale]
         return self._held[number]
 
     def _sample(self, number: int) -> Tensors:
