@@ -237,8 +237,7 @@ def interval(drawn: Array, clips: int) -> tuple[float, float]:
     drawn = drawn[~np.isnan(drawn)]
     if clips < 2 or not len(drawn):
         return float("nan"), float("nan")
-    reach = np.sqrt(clips / (clips - 1)) * stats.t.ppf((1 + LEVEL) / 2, clips - 1)
-    low, high = np.quantile(drawn, stats.norm.cdf([-reach, reach]))
+    low, high = np.quantile(drawn, _percentiles(clips))
     return float(low), float(high)
 
 
@@ -277,6 +276,13 @@ def _sums(scores: Mapping[str, Sequence[float]]) -> tuple[Array, Array]:
     kept = [[score for score in scores[clip] if not np.isnan(score)] for clip in sorted(scores)]
     kept = [found for found in kept if found]
     return np.array([sum(found) for found in kept], np.float64), np.array([len(found) for found in kept], np.float64)
+
+
+@lru_cache
+def _percentiles(clips: int) -> tuple[float, float]:
+    """Where the expanded percentile interval ends, as shares of the draws."""
+    reach = np.sqrt(clips / (clips - 1)) * stats.t.ppf((1 + LEVEL) / 2, clips - 1)
+    return float(stats.norm.cdf(-reach)), float(stats.norm.cdf(reach))
 
 
 @lru_cache(maxsize=8)
