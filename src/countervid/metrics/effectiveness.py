@@ -167,7 +167,8 @@ class Effectiveness:
         ),
         **{
             f"effectiveness.{name}": _about(
-                f"{name.replace('_', ' ').capitalize()} read as it should be", f"[read(f(x)) = a*] of {name}: 1 right, 0 wrong"
+                f"{name.replace('_', ' ').capitalize()} read as it should be",
+                f"[read(f(x)) = a*] of {name}: 1 right, 0 wrong",
             )
             for name in DOMAINS
         },
