@@ -24,8 +24,9 @@ Picture = NDArray[np.uint8]
 SHOWN = 72  # frames of a clip in the page, evenly spread when it has more
 BUDGET = 900_000  # bytes of all sheets: a report stays a file that one can mail
 _SIDE = 360  # px, longest side of a panel, where pixels allow
+_SMALLEST = 64  # px, likewise: no picture shrinks further
 _PIXELS = 16_000_000  # of all sheets
-_QUALITIES = (80, 68, 56, 44, 32)  # of WebP, tried in turn until the sheets are within their budget
+_QUALITIES = (80, 60, 40)  # of WebP, tried in turn; then the pictures shrink until the sheets are within their budget
 _MOMENTS = 8  # in the strip
 
 
@@ -82,17 +83,27 @@ class Pictures:
     def media(self) -> Media:
         """The pictures, ready for the page."""
         columns = int(np.ceil(len(self._kept) ** 0.5))
-        sheets = [_grid([row[panel] for row in self._kept], columns) for panel in range(len(self.panels))]
-        for quality in _QUALITIES:
+        qualities, panel = iter(_QUALITIES), self._panel
+        quality = next(qualities)
+        while True:
+            sheets = [_grid([_scaled(row[at], panel) for row in self._kept], columns) for at in range(len(self.panels))]
             content = [_encoded(sheet, "WEBP", quality) for sheet in sheets]
-            if sum(map(len, content)) <= BUDGET:
+            excess = sum(map(len, content)) / BUDGET
+            if excess <= 1 or max(panel) <= _SMALLEST:
                 break
+            if (lower := next(qualities, None)) is not None:
+                quality = lower
+            else:
+                panel = (
+                    max(2, round(panel[0] / excess**0.5 / 2.2) * 2),
+                    max(2, round(panel[1] / excess**0.5 / 2.2) * 2),
+                )
         moments = np.unique(np.linspace(0, len(self._kept) - 1, min(_MOMENTS, len(self._kept))).round().astype(int))
         whole = len(self.numbers) == self.frames
         return Media(
             panels=tuple(self.panels),
-            width=self._panel[0],
-            height=self._panel[1],
+            width=panel[0],
+            height=panel[1],
             columns=columns,
             numbers=self.numbers,
             sheets=tuple(base64.b64encode(one).decode() for one in content),
