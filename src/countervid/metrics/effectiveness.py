@@ -111,7 +111,7 @@ class Votes:
 
     def update(self, window: Window, clip: str) -> None:
         """Add the window's face crops of that clip; there may be none."""
-        if not window.faces:
+        if not len(window.faces.get(clip, ())):
             return
         self._domains = examiner_of(window).domains
         for name, said in examined(window, clip).items():
@@ -194,7 +194,7 @@ class Effectiveness:
         ),
     }  # fmt: skip
     needs: ClassVar[frozenset[Need]] = frozenset({"face", "attributes"})
-    undefined: ClassVar[Mapping[str, str]] = {
+    undefined: ClassVar[Mapping[str, str]] = {  # why a number is not defined, for whoever reads it
         "effectiveness.changed": _NOTHING_CHANGES,
         "effectiveness.ceiling": _NOTHING_CHANGES,
         "effectiveness.kept": _NOTHING_STAYS,
