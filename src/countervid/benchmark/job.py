@@ -27,7 +27,7 @@ from countervid.autoencoder.codec import VAE
 from countervid.benchmark.clips import Ask, Footage, Shelf, Subject
 from countervid.benchmark.counted import PREPARING, Counted
 from countervid.benchmark.grid import COUPLED, Grid, Job, ask_of, given, model_of, preset_of, seeded
-from countervid.benchmark.measuring import CROP, crops_of, seen_as_asked, windows_of
+from countervid.benchmark.measuring import CROP, comes_with, crops_of, seen_as_asked, windows_of
 from countervid.benchmark.results import EDIT, defined
 from countervid.clip.sheets import write_rows
 from countervid.critics.base import Critic, load_critic
@@ -61,7 +61,6 @@ class Outcome:
     status: str  # DONE or FAILED
     error: str = ""  # in one line
     seconds: float = 0.0
-    undefined: tuple[str, ...] = ()  # metrics that are no number here
 
 
 class Worker:
@@ -99,12 +98,12 @@ class Worker:
         for tries in range(1, self.retries + 2):
             try:
                 _state(folder, status=RUNNING, tries=tries)
-                undefined = self._done(job, folder)
+                self._done(job, folder)
                 seconds = round(time.perf_counter() - began, 3)
                 (folder / ERROR).unlink(missing_ok=True)
-                _state(folder, status=DONE, tries=tries, seconds=seconds, undefined=undefined)
+                _state(folder, status=DONE, tries=tries, seconds=seconds)
                 self._tidy(job)
-                return Outcome(job, DONE, seconds=seconds, undefined=tuple(undefined))
+                return Outcome(job, DONE, seconds=seconds)
             except Exception as error:
                 if full(error):
                     raise FullDisk(
@@ -119,7 +118,7 @@ class Worker:
                     torch.cuda.empty_cache()
         return Outcome(job, FAILED, line, time.perf_counter() - began)
 
-    def _done(self, job: Job, folder: Path) -> list[str]:
+    def _done(self, job: Job, folder: Path) -> None:
         subject = self._subjects[job.clip]
         ask = ask_of(subject, job)
         factual, truth = self._shelf.footage(subject), self._shelf.truth(subject, ask)
@@ -138,19 +137,15 @@ class Worker:
             factual=target.factual, do=target.do, counterfactual=target.counterfactual, prompt=ask.prompt
         )  # fmt: skip
         windows = windows_of(factual, edited, truth, asked, self.eyes)
-        has = {"attributes", "prompt"} | ({"face"} if len(factual.rows) else set())
-        has |= ({"truth"} if truth else set()) | ({"world"} if truth and truth.world else set())
-        scores: dict[str, float | None] = dict(measured(self.metrics, windows, has))  # type: ignore[arg-type]
+        scores: dict[str, float | None] = dict(measured(self.metrics, windows, comes_with(factual, truth)))
         if job.kind == EDIT:
             satisfied = costs["steering.satisfied"]
             seen = seen_as_asked(windows, asked) if satisfied else None
             costs["steering.false_stop"] = None if seen is None else float(not seen)
         plain = {name: None if value is None else defined(value) for name, value in {**scores, **costs}.items()}
-        undefined = sorted(name for name in scores if plain[name] is None)
         _write_json(folder / "target.json", target.to_json())
         self._pictures(job, folder, factual, edited, truth)
         _write_json(folder / SCORES, {"job": job.id, "scores": plain})
-        return undefined
 
     # --- editing -----------------------------------------------------------------------------------------------------
 
@@ -308,6 +303,14 @@ def scores_of(out: Path, job: Job) -> dict[str, float | None] | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return dict(scores) if sound else None
+
+
+def error_of(out: Path, job: Job) -> str:
+    """Why a job failed, in one line."""
+    try:
+        return str(json.loads((folder_of(out, job) / STATE).read_text(encoding="utf-8"))["error"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "unknown"
 
 
 def note_failure(out: Path, job: Job, line: str) -> None:

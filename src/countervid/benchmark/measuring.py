@@ -11,7 +11,7 @@ from torch import Tensor
 from countervid.benchmark.clips import Footage
 from countervid.errors import ClipError
 from countervid.face import align
-from countervid.metrics.base import Asked, Eyes, Window, World
+from countervid.metrics.base import Asked, Eyes, Need, Window, World
 from countervid.metrics.effectiveness import Votes
 
 CROP = 128  # px: what the bundled networks look at
@@ -43,6 +43,15 @@ def windows_of(factual: Footage, edited: Footage, truth: Footage | None, asked: 
             )
         )  # fmt: skip
     return windows
+
+
+def comes_with(factual: Footage, truth: Footage | None) -> frozenset[Need]:
+    """What a job's clips come with, of all that metrics may need."""
+    has: set[Need] = {"attributes", "prompt"}
+    has |= {"face"} if len(factual.rows) else set()
+    has |= set() if truth is None else {"truth"}
+    has |= set() if truth is None or truth.world is None else {"world"}
+    return frozenset(has)
 
 
 def _placed(world: World, device: torch.device) -> World:

@@ -122,15 +122,15 @@ def write(out: Path, config: Mapping[str, Any], rows: Iterable[Row], record: Map
 
 def write_rows(out: Path, rows: Iterable[Row]) -> Path:
     """Write `results.parquet` alone; the same rows give the same bytes, in whatever order they come."""
-    arrow, parquet = _arrow()
+    pyarrow, parquet = arrow()
     plain = sorted((row._replace(score=defined(row.score)) for row in rows), key=lambda row: row[:-1])
-    kinds = {"seed": arrow.int32(), "score": arrow.float64()}
-    schema = arrow.schema([(name, kinds.get(name, arrow.string())) for name in Row._fields])
+    kinds = {"seed": pyarrow.int32(), "score": pyarrow.float64()}
+    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in Row._fields])
     columns = list(zip(*plain, strict=True)) or [()] * len(Row._fields)
-    table = arrow.Table.from_arrays(
-        [arrow.array(column, kind.type) for column, kind in zip(columns, schema, strict=True)], schema=schema
+    table = pyarrow.Table.from_arrays(
+        [pyarrow.array(column, kind.type) for column, kind in zip(columns, schema, strict=True)], schema=schema
     )
-    sink = arrow.BufferOutputStream()
+    sink = pyarrow.BufferOutputStream()
     parquet.write_table(table, sink, compression="zstd")
     write_whole(out / TABLE, sink.getvalue().to_pybytes())
     return out / TABLE
@@ -154,11 +154,11 @@ def read(out: Path) -> Results:
     path = out / TABLE
     if not path.is_file():
         raise OutputError(f"`{out}` holds a benchmark without results. The command that began it goes on with it.")
-    arrow, parquet = _arrow()
+    pyarrow, parquet = arrow()
     try:
         table = parquet.read_table(path).select(list(Row._fields)).to_pydict()
         rows = [Row(*values) for values in zip(*table.values(), strict=True)]
-    except (arrow.ArrowException, KeyError, OSError) as error:
+    except (pyarrow.ArrowException, KeyError, OSError) as error:
         raise OutputError(
             f"`{path}` is damaged ({str(error).splitlines()[0][:80]}). Remove it: the command that began the benchmark "
             "makes it again from the jobs."
@@ -189,7 +189,12 @@ def read_record(out: Path) -> dict[str, Any] | None:
     return dict(record)
 
 
-def _arrow() -> tuple[Any, Any]:
+def arrow() -> tuple[Any, Any]:
+    """The modules `pyarrow` and `pyarrow.parquet`.
+
+    Raises:
+        MissingExtraError: They are not installed.
+    """
     try:
         import pyarrow
         import pyarrow.parquet

@@ -48,6 +48,7 @@ COMMANDS: dict[str, Entry] = {
     "editors": Entry("countervid.cli.editors", "List editors, and show the settings and presets of one."),
     "prepare": Entry("countervid.cli.prepare", "Do once what every edit of a clip needs."),
     "baseline": Entry("countervid.cli.baseline", "Edit clips by the prompts of a file, unsteered."),
+    "benchmark": Entry("countervid.cli.benchmark", "Measure editors and steering over many clips; resumable."),
     "describe": Entry("countervid.cli.describe", "Say what is seen in a video and what interventions would change."),
     "measure": Entry("countervid.cli.measure", "Measure an edit by the field's metrics, and against the truth."),
     "verify": Entry("countervid.cli.verify", "Say whether a video was made here, and by which intervention."),

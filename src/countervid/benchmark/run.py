@@ -1,0 +1,257 @@
+"""A benchmark from configuration to results: what is there already, what is left, who does it, and what came of it."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from countervid.benchmark.clips import Shelf
+from countervid.benchmark.engine import Local, Seen, Work, in_process, spread
+from countervid.benchmark.grid import BenchmarkConfig, Grid, Job, make_grid
+from countervid.benchmark.job import DONE, FAILED, RUNNING, error_of, full, scores_of, standing
+from countervid.benchmark.measuring import comes_with, windows_of
+from countervid.benchmark.results import FAILED as FAILED_METRIC
+from countervid.benchmark.results import COSTS, RECORD, TABLE, Row, arrow, attributes_text, read_record, write_rows
+from countervid.errors import ConfigError, CountervidError, OutputError
+from countervid.metrics.base import Asked, Eyes, catalogue, chosen, measured
+from countervid.models.device import choose_device
+from countervid.runs.folder import differences, write_json
+from countervid.runs.run import versions
+
+ENGINES = ("local", "ray")
+ALL = "all"
+
+
+@dataclass(frozen=True, kw_only=True)
+class How:
+    """How the jobs are done; nothing here changes a result but for the last digits of some."""
+
+    engine: str = "local"
+    address: str | None = None  # of a Ray cluster
+    workers: int = 1
+    threads: int = 1  # of each worker
+    device: str = "auto"
+    retries: int = 1
+    cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise ConfigError(f"There is no engine `{self.engine}`. There are: {', '.join(ENGINES)}.")
+        if self.address is not None and self.engine != "ray":
+            raise ConfigError("`--address` is of a Ray cluster. Add `--engine ray`.")
+        for name, least in (("workers", 1), ("threads", 1), ("retries", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"`{name}` must be at least {least}, got {getattr(self, name)}.")
+
+
+@dataclass
+class Summary:
+    """What a call came to."""
+
+    jobs: int
+    already: int = 0  # done before
+    done: int = 0  # in all
+    failed: dict[str, str] = field(default_factory=dict)  # job -> error
+    undefined: dict[str, int] = field(default_factory=dict)  # metric -> jobs where it is no number
+    damaged: list[str] = field(default_factory=list)  # what was found damaged, and done again
+
+
+class Benchmark:
+    """A benchmark in its folder.
+
+    Args:
+        out: The folder; made when missing.
+        config: What the results depend on.
+        how: How the jobs are done.
+
+    Raises:
+        ConfigError, ClipError: The configuration asks for what there is not.
+        OutputError: The folder holds something else, another configuration, or a run that is going on.
+    """
+
+    def __init__(self, out: Path, config: BenchmarkConfig, how: How) -> None:
+        self.out, self.config, self.how = out.resolve(), config, how
+        self.grid = make_grid(config)
+        # A cluster's machines look for themselves whether they have a GPU.
+        self.device = how.device if how.engine == "ray" and how.device == "auto" else str(choose_device(how.device))
+        self.previous = _previous(self.out, self.grid.record())
+        self.standings = {job: standing(self.out, job) for job in self.grid.jobs}
+
+    @property
+    def left(self) -> list[Job]:
+        """The jobs that are not done."""
+        return [job for job, status in self.standings.items() if status != DONE]
+
+    def run(self, seen: Seen | None = None) -> Summary:
+        """Do what is left, and write the results, whatever happens meanwhile.
+
+        Args:
+            seen: Called after each job.
+
+        Raises:
+            CountervidError: No job can go on, such as with a full disk.
+        """
+        arrow()
+        with _held(self.out):
+            metrics = self._begun()
+            damaged = [text for text in self.standings.values() if text not in ("", DONE, FAILED, RUNNING)]
+            summary = Summary(len(self.grid.jobs), len(self.grid.jobs) - len(self.left), damaged=damaged)
+            try:
+                self._do(metrics, seen or (lambda outcome: None))
+            finally:
+                self.standings = {job: standing(self.out, job) for job in self.grid.jobs}
+                self._finish(summary)
+        return summary
+
+    def _do(self, metrics: tuple[str, ...], seen: Seen) -> None:
+        units, how = self.grid.units(self.left), self.how
+        if not units:
+            return
+        work = Work(
+            out=self.out, config=self.config, metrics=metrics, device=self.device, retries=how.retries,
+            cache=how.cache, threads=how.threads,
+        )  # fmt: skip
+        if how.engine == "ray":
+            from countervid.benchmark.ray import cluster
+
+            with cluster(work, how.workers, how.address) as crew:
+                spread(crew, how.workers, units, work, seen)
+        elif how.workers == 1:
+            in_process(units, work, seen)
+        else:
+            spread(Local(work), how.workers, units, work, seen)
+
+    def _begun(self) -> tuple[str, ...]:
+        """Write `benchmark.json`, or take from it what was decided when it was begun."""
+        if self.previous is not None:
+            return tuple(self.previous["metrics"])
+        names, left_out = measurable(self.grid, self.out, self.config.metrics, self.device)
+        self._record = {
+            "config": self.grid.record(), "metrics": names, "left_out": {**self.grid.left_out, **left_out},
+            "versions": versions(), "device": self.device,
+        }  # fmt: skip
+        write_json(self.out / RECORD, self._record)
+        return tuple(names)
+
+    def _finish(self, summary: Summary) -> None:
+        rows = list(rows_of(self.out, self.grid, self.standings))
+        summary.done = sum(status == DONE for status in self.standings.values())
+        summary.failed = {
+            job.id: error_of(self.out, job) for job, status in self.standings.items() if status == FAILED
+        }  # fmt: skip
+        for row in rows:
+            if row.score is None and row.metric not in COSTS:
+                summary.undefined[row.metric] = summary.undefined.get(row.metric, 0) + 1
+        try:
+            write_rows(self.out, rows)
+            record = read_record(self.out) or {}
+            record["jobs"] = {
+                "all": summary.jobs, "done": summary.done, "failed": summary.failed, "undefined": summary.undefined,
+                "damaged": summary.damaged,
+            }  # fmt: skip
+            write_json(self.out / RECORD, record)
+        except OSError as error:
+            if not full(error):
+                raise
+            raise OutputError(
+                f"The disk is full: `{self.out}` cannot be written. Free some space and run the same command again; "
+                "every finished job is kept."
+            ) from error
+        if summary.done == summary.jobs and self.how.cache is None:
+            shutil.rmtree(self.out / "prepared", ignore_errors=True)
+
+
+def rows_of(out: Path, grid: Grid, standings: dict[Job, str]) -> Iterator[Row]:
+    """The rows of all jobs that are done or failed."""
+    factual = {subject.name: attributes_text(subject.factual) for subject in grid.subjects}
+    for job, status in standings.items():
+        scores: dict[str, float | None] = {}
+        if status == DONE:
+            scores = {**(scores_of(out, job) or {}), FAILED_METRIC: 0.0}
+        elif status == FAILED:
+            scores = {FAILED_METRIC: 1.0}
+        for metric, score in scores.items():
+            yield Row(
+                job=job.id, clip=job.clip, editor=job.editor, steering=job.steering, variable=job.variable,
+                value=job.value, intervention=f"{job.variable}={job.value}", seed=job.seed, kind=job.kind,
+                factual=factual[job.clip], metric=metric, score=score,
+            )  # fmt: skip
+
+
+def measurable(grid: Grid, out: Path, asked: Sequence[str], device: str) -> tuple[list[str], dict[str, str]]:
+    """The metrics to take, tried on the first clip, and those left out with the reason.
+
+    Args:
+        asked: Names or families; nothing, or `all`, means all whose weights are there.
+
+    Raises:
+        ConfigError: There is no metric of that name.
+        ModelError: The weights of one that was named are missing.
+    """
+    everything = not asked or ALL in asked
+    names = list(catalogue() if everything else chosen(asked))
+    families: dict[type, list[str]] = {}
+    for name, family in chosen(names).items():
+        families.setdefault(family, []).append(name)
+    shelf, subject = Shelf(out / "clips"), grid.subjects[0]
+    ask = subject.asks[0]
+    factual, truth = shelf.footage(subject), shelf.truth(subject, ask)
+    told = Asked(
+        factual=subject.factual, do={ask.variable: ask.value}, counterfactual=ask.counterfactual, prompt=ask.prompt
+    )  # fmt: skip
+    eyes = Eyes("cpu" if device == "auto" else device)
+    windows, left_out = windows_of(factual, truth or factual, truth, told, eyes), {}
+    for members in families.values():
+        try:
+            measured(members, windows, comes_with(factual, truth))
+        except (CountervidError, ValueError) as error:
+            if not everything:
+                raise
+            left_out[", ".join(members)] = " ".join(str(error).split())
+            names = [name for name in names if name not in members]
+    return names, left_out
+
+
+def _previous(out: Path, config: dict[str, Any]) -> dict[str, Any] | None:
+    """What was begun in the folder, if it is the same."""
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"`{out}` is a file. Choose another `--out`.")
+    record = read_record(out)
+    if record is None:
+        strangers = [path.name for path in out.iterdir() if path.name not in OWN] if out.is_dir() else []
+        if strangers:
+            raise OutputError(f"`{out}` is not empty and holds no benchmark. Choose another `--out`, or empty it.")
+        return None
+    if differing := differences(record["config"], config):
+        more = f", and {len(differing) - 3} more" if len(differing) > 3 else ""
+        raise OutputError(
+            f"`{out}` holds a benchmark of another configuration: {'; '.join(differing[:3])}{more}. "
+            "Choose another `--out`, or remove that folder."
+        )
+    if not isinstance(record.get("metrics"), list):
+        raise OutputError(f"`{out / RECORD}` is damaged (no metrics). Remove it: finished jobs are kept.")
+    return record
+
+
+OWN = (".lock", "clips", "jobs", "costs", "prepared", TABLE)
+
+
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """One process at a time works in a folder; the lock ends with the process, however that ends."""
+    out.mkdir(parents=True, exist_ok=True)
+    with open(out / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(
+                f"Another process is working in `{out}`. Wait for it, or choose another `--out`."
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
