@@ -33,4 +33,5 @@ def test_files_that_metrics_read_are_fetched_and_left_as_they_are(tmp_path, monk
         app, ["pull", "i3d", "--files", str(tmp_path / "downloads"), "--out", str(tmp_path / "o")]
     )
     assert done.exit_code == 0 and content.read_bytes() == b"as published"
+    assert f"--weights i3d={content.parent}" in done.output.replace("\n", "")
     assert not (tmp_path / "o").exists()

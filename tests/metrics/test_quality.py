@@ -1,5 +1,6 @@
 """Picture quality against recorded numbers of four reference implementations and against scikit-image."""
 
+import doctest
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from skimage.metrics import structural_similarity
 
+from countervid.metrics import quality, streaming
 from countervid.metrics.base import Eyes, Window, measured
 from countervid.metrics.quality import l1, ms_ssim, mse, psnr, ssim
 
@@ -29,6 +31,11 @@ REFERENCE_GREY = {
     psnr: [29.613686368245816, 64.97628894818118, 30.012386573425026, 29.653999406392035, 29.09948422408076],
     ssim: [0.8554600061357998, 0.9276036311705749, 0.8084398877909367, 0.8195241862497027, 0.8829884230798866],
 }
+
+
+@pytest.mark.parametrize("module", [quality, streaming])
+def test_examples(module):
+    assert doctest.testmod(module).failed == 0
 
 
 @pytest.fixture(scope="module")

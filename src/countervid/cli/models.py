@@ -96,7 +96,7 @@ def pull(
         with progress(file.name) as advance:
             paths.append(fetch(file, files / what, advance))
     if what != "dva":  # what metrics look with is read as its authors saved it
-        screen.print(f"It is in {files / what}: the folder to give to metrics as `{what}`.", soft_wrap=True)
+        screen.print(f"Use it: countervid measure ... --weights {what}={files / what}", soft_wrap=True)
         return
     _import(paths[0], paths[1], paths[2], {}, half, out)
 
