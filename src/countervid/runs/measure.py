@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -20,7 +20,7 @@ from countervid.clip import Clip
 from countervid.editors.base import Target
 from countervid.errors import ClipError
 from countervid.face import align
-from countervid.face.pipeline import FaceTrack, check
+from countervid.face.pipeline import FaceTrack, Points, check
 from countervid.metrics.base import Asked, Eyes, Need, Window, World, measured
 from countervid.metrics.effectiveness import Votes, share_right
 from countervid.metrics.truth import TruthScores
@@ -77,7 +77,8 @@ def windows_of(
             window.faces = {
                 name: _unit(align.crop(part[window.rows], track.quads[index], CROP)) for name, part in frames.items()
             }
-            window.square = _squares(track, start, stop).to(eyes.device)
+            shape = (stop - start, track.height, track.width)
+            window.square = inside_squares(track.quads[index], index - start, shape).to(eyes.device)
         yield window
 
 
@@ -189,12 +190,17 @@ def _unit(frames: Tensor) -> Tensor:
     return frames.permute(0, 3, 1, 2).float() / 255
 
 
-def _squares(track: FaceTrack, start: int, stop: int) -> Tensor:
-    """Where the face squares are, `(n, H, W)` bool."""
-    inside = np.zeros((stop - start, track.height, track.width), np.uint8)
-    for number in track.frames(start, stop):
-        corners = np.round(track.quads[number]).astype(np.int32)
-        cv2.fillConvexPoly(inside[number - start], corners, 1)
+def inside_squares(quads: Points, rows: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
+    """Where face squares are, for `Window.square`: `(n, H, W)` bool, nowhere in frames without one.
+
+    Args:
+        quads: Their corners, `(k, 4, 2)`, pixels.
+        rows: Which of the n frames each is in, `(k,)`.
+        shape: (n, H, W).
+    """
+    inside = np.zeros(shape, np.uint8)
+    for row, corners in zip(rows, quads, strict=True):
+        cv2.fillConvexPoly(inside[row], np.round(corners).astype(np.int32), 1)
     return torch.from_numpy(inside).bool()
 
 
