@@ -15,8 +15,9 @@ from countervid.benchmark.engine import Local, Seen, Work, in_process, spread
 from countervid.benchmark.grid import BenchmarkConfig, Grid, Job, make_grid
 from countervid.benchmark.job import DONE, FAILED, RUNNING, error_of, full, scores_of, standing
 from countervid.benchmark.measuring import comes_with, windows_of
-from countervid.benchmark.results import FAILED as FAILED_METRIC
 from countervid.benchmark.results import COSTS, RECORD, TABLE, Row, arrow, attributes_text, read_record, write_rows
+from countervid.benchmark.results import FAILED as FAILED_METRIC
+from countervid.critics.base import load_critic
 from countervid.errors import ConfigError, CountervidError, OutputError
 from countervid.metrics.base import Asked, Eyes, catalogue, chosen, measured
 from countervid.models.device import choose_device
@@ -77,6 +78,7 @@ class Benchmark:
     def __init__(self, out: Path, config: BenchmarkConfig, how: How) -> None:
         self.out, self.config, self.how = out.resolve(), config, how
         self.grid = make_grid(config)
+        _check_critic(self.grid)
         # A cluster's machines look for themselves whether they have a GPU.
         self.device = how.device if how.engine == "ray" and how.device == "auto" else str(choose_device(how.device))
         self.previous = _previous(self.out, self.grid.record())
@@ -215,6 +217,14 @@ def measurable(grid: Grid, out: Path, asked: Sequence[str], device: str) -> tupl
             left_out[", ".join(members)] = " ".join(str(error).split())
             names = [name for name in names if name not in members]
     return names, left_out
+
+
+def _check_critic(grid: Grid) -> None:
+    """Refuse a critic that there is not, or that has no answer for a graph; local models are not loaded for it."""
+    if not grid.config.critic.startswith("transformers:"):
+        critic = load_critic(grid.config.critic)
+        for subject in {subject.graph.name: subject for subject in grid.subjects}.values():
+            critic.check(subject.graph)
 
 
 def _previous(out: Path, config: dict[str, Any]) -> dict[str, Any] | None:
