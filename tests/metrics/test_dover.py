@@ -327,6 +327,14 @@ def test_another_networks_weights_are_said(tmp_path):
         load_dover(tmp_path)
 
 
+def test_a_damaged_checkpoint_does_not_stop_the_other_numbers(tmp_path):
+    (tmp_path / "DOVER.pth").write_bytes(b"half a file")
+    missing = {}
+    windows = looked("truth", eyes=Eyes(folders={"dover": str(tmp_path)}))
+    found = measured(["dover", "clip.consistency"], windows, missing=missing)
+    assert list(found) == ["clip.consistency"] and "is not DOVER's published checkpoint" in missing["dover"]
+
+
 def test_the_metric_needs_weights_and_says_which():
     with pytest.raises(ModelError, match=r"`dover` needs weights .* teowu/DOVER"):
         measured(["dover"], looked("truth"))

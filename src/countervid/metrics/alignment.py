@@ -230,6 +230,8 @@ class ClipDirection:
         )
     }  # fmt: skip
 
+    undefined: ClassVar[Mapping[str, str]] = {"clip.direction": "the clip as it is was not said in words, or no face"}
+
     def __init__(self) -> None:
         self._rows: tuple[list[Tensor], list[Tensor]] = ([], [])
         self._texts: tuple[Tensor, Tensor] | None = None

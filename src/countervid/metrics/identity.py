@@ -188,6 +188,13 @@ class Identity(_Faces):
         ),
     }  # fmt: skip
 
+    undefined: ClassVar[Mapping[str, str]] = {
+        "identity.tl_id": "no two adjacent frames both show a face",
+        "identity.tg_id": "fewer than two frames show a face",
+        "identity.likeness": "no frame shows a face",
+        "identity.weakest": "no two adjacent frames both show a face",
+    }
+
     def compute(self) -> Mapping[str, float]:
         before, after = self._all()
         missing = before.isnan().any(-1) | after.isnan().any(-1)

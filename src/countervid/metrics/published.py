@@ -1,6 +1,7 @@
 """Weights that metrics look with and that do not come with `countervid`: whose they are, where, on what terms.
 
-Nothing here fetches anything: whoever wants such a number downloads the folder and names it (`Eyes(folders=...)`).
+Nothing here fetches anything: whoever wants such a number downloads the folder and names it, on the command line as
+`--weights NAME=FOLDER`, in Python as `Eyes(folders={NAME: FOLDER})`.
 """
 
 from __future__ import annotations
@@ -50,9 +51,9 @@ PUBLISHED: Mapping[str, Published] = {
     ),
     "dover": Published(
         what="DOVER, both branches and heads",
-        hub="teowu/DOVER, also release v0.1.0 of github.com/VQAssessment/DOVER",
-        licence="MIT",
-        holds="DOVER.pth",
+        hub="teowu/DOVER",
+        licence="MIT by the hub's card; later versions of its code: S-Lab License 1.0, non-commercial",
+        holds="DOVER.pth, as `countervid models pull dover` fetches it",
     ),
     "lpips": Published(
         what="LPIPS v0.1 on AlexNet",
@@ -78,5 +79,5 @@ def require(eyes: Eyes, name: str, metric: str) -> None:
     if not eyes.has(name):
         raise ModelError(
             f"`{metric}` needs weights that do not come with countervid: {PUBLISHED[name].terms(name)}. "
-            f"Download them and give their folder under the name `{name}`, or leave `{metric}` out."
+            f"Download them and name their folder (`--weights {name}=FOLDER`), or leave `{metric}` out."
         )

@@ -89,6 +89,14 @@ RELEASES: Mapping[str, Release] = {
             ),
         ),
     ),
+    "dover": Release(
+        what="DOVER, for the metric `dover` (arXiv:2211.04894)",
+        authors="Haoning Wu, Erli Zhang, Liang Liao, Chaofeng Chen, Jingwen Hou, Annan Wang, Wenxiu Sun, Qiong Yan, "
+        "Weisi Lin",
+        home="https://github.com/VQAssessment/DOVER",
+        licence="MIT by the card of teowu/DOVER; later versions of the code: S-Lab License 1.0, non-commercial",
+        files=(RemoteFile("DOVER.pth", "https://github.com/VQAssessment/DOVER/releases/download/v0.1.0/DOVER.pth"),),
+    ),
 }
 
 
