@@ -27,7 +27,7 @@ from countervid.metrics.truth import TruthScores
 
 CROP = 128  # px: what the bundled networks look at
 LONGEST_WINDOW = 32  # frames
-WINDOW_PIXELS = 2**24  # of one clip at once, 200 MB as floats: a window of large frames is shorter
+WINDOW_PIXELS = 2**23  # of one clip at once, 100 MB as floats: a window of large frames is shorter
 
 OF_A_RUN = ("effectiveness", "identity", "minimality.outside", "psnr", "truth")
 """What every run is measured by: cheap, and in need of nothing but what is bundled."""
@@ -187,7 +187,7 @@ def _examined(votes: Mapping[str, Votes], asked: Asked) -> dict[str, Any] | None
 
 def _unit(frames: Tensor) -> Tensor:
     """`(n, H, W, 3)` uint8 as `(n, 3, H, W)` in 0..1."""
-    return frames.permute(0, 3, 1, 2).float() / 255
+    return frames.permute(0, 3, 1, 2).float().div_(255)
 
 
 def inside_squares(quads: Points, rows: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
