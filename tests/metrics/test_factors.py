@@ -8,12 +8,14 @@ import pytest
 import torch
 from scipy import stats
 
+from countervid.autoencoder.identity import IdentityNet
 from countervid.causal.graph import CausalGraph
 from countervid.errors import InterventionError
 from countervid.face import align
 from countervid.metrics import factors, rendered
 from countervid.metrics.base import Asked, Window, measured
 from countervid.metrics.cld import video_cld
+from countervid.metrics.obedience import dose
 from countervid.phantom.world import iter_clip, render_clip, sample_person
 from rendered_windows import EYES, faces, pictures, squares, windows
 
@@ -207,3 +209,32 @@ def test_truths_of_several_graphs(person):
     assert all(attributes["glasses"] == person.attributes["glasses"] for attributes in bald.values())
     with pytest.raises(InterventionError, match="hat"):
         rendered.told(person, {"hat": "yes"}, graphs)
+
+
+def test_identity_vectors_tell_the_truth_from_doing_nothing(person):
+    """What pixels cannot: the same pools, looked at by the identity encoder."""
+    attributes = person.counterfactual({"gender": "man"}).attributes
+    settings = {"frames": 1, "size": 128}
+    network = EYES.get("identity", IdentityNet.from_folder)
+
+    def look(clips):
+        return [network(rendered.face_crops(clip) * 2 - 1) for clip in clips]
+
+    with torch.inference_mode():
+        own, target = (look(rendered.pool(a, 4, **settings)) for a in (person.attributes, attributes))
+        x, y = look(render_clip(person, **settings, attributes=a) for a in (None, attributes))
+    truth, nothing = video_cld(x, y, own, target)["cld"], video_cld(x, x, own, target, truth=y)
+    assert nothing["cld"] == pytest.approx(math.log(0.8 + 0.2 * math.e))
+    assert truth < nothing["cld"] and nothing["cld_excess"] > 0
+
+
+def test_a_dose_of_the_truth(person, asked):
+    settings = {"frames": 2, "size": 64}
+    young = asked.counterfactual
+    clips = [rendered.dosed(person, young, strength, **settings).frames for strength in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)]
+    assert np.array_equal(clips[0], render_clip(person, **settings).frames)
+    assert np.array_equal(clips[-1], render_clip(person, **settings, attributes=young).frames)
+    away = [np.abs(clip.astype(float) - clips[0]).mean() for clip in clips]
+    assert dose(away, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]).rank == pytest.approx(1)
+    with pytest.raises(ValueError, match="must be 0..1, got 1.5"):
+        rendered.dosed(person, young, 1.5, **settings)

@@ -7,8 +7,8 @@ first term asks that the edit is nearer to x than clips of the target class are,
 clips of x's own class: they pull apart, and what is best is between.
 
 Two things to know. Pixels of two different people are always farther apart than an edit is from its source, and then
-CLD is log(w1 + w2 e) whatever the edit: use a distance of embeddings. And its ideal is not 0: the truth's own CLD is,
-so that CLD(f(x)) - CLD(y) is the number to look at.
+CLD is log(w1 + w2 e) whatever the edit: use a distance of embeddings, of the identity encoder for one. And the ideal is
+not 0 but what the truth itself scores, so that CLD(f(x)) - CLD(y) is the number to look at.
 """
 
 from __future__ import annotations

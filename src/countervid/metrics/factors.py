@@ -297,7 +297,7 @@ def landmarks(window: Window, clip: str) -> npt.NDArray[np.float64]:
 
     def look() -> npt.NDArray[np.float64]:
         model = window.eyes.get("landmarks", LandmarkNet.from_folder)
-        crops = window.faces[clip].to(window.eyes.device)
+        crops = window.faces[clip]
         plain = align.five_points(MEAN_FACE)[None]
         start = align.to_square(plain, align.quads(plain, smooth=False, framing=align.PORTRAIT)) * crops.shape[-1] - 0.5
         finder = NetLandmarks(model, passes=1)

@@ -6,7 +6,7 @@ Nothing here measures. A benchmark on phantom people asks this file for what `Wo
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from countervid.phantom.dataset import SPLITS
 from countervid.phantom.render import Rendering, render
 from countervid.phantom.world import Person, render_clip, sample_person
 
+PRESENT = ("bald", "beard", "moustache", "glasses", "hat")  # of a look: there or not there, drawn from one half on
 FACE_PX = 128  # side of the crops that the bundled models look at
 
 
@@ -102,6 +103,42 @@ def paths(person: Person, do: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """The attributes under the total effect of `do`, and under its direct effect: its descendants held as they are."""
     total = person.counterfactual(do).attributes
     return {"total": total, "direct": person.attributes | dict(do)}
+
+
+def dosed(
+    person: Person,
+    attributes: Mapping[str, str],
+    strength: float,
+    take: int = 0,
+    frames: int = 48,
+    fps: float = 25.0,
+    size: int = 256,
+) -> Rendering:
+    """The true counterfactual at a strength between 0 (the factual, bit for bit) and 1 (the truth, bit for bit).
+
+    What is continuous in a look (bones, years, colours, lengths) lies on the line between the two looks. What is there
+    or not there (a beard, glasses, a style, a smile) changes at one half.
+
+    Args:
+        person, take, frames, fps, size: As for `phantom.world.render_clip`.
+        attributes: The counterfactual ones.
+        strength: 0..1.
+
+    Raises:
+        ValueError: The strength is outside 0..1.
+    """
+    if not 0 <= strength <= 1:
+        raise ValueError(f"`strength` must be 0..1, got {strength}.")
+    nearer = person.attributes if strength < 0.5 else attributes
+    before, after, look = person.look(), person.look(attributes), person.look(nearer)
+    mixed: dict[str, Any] = {}
+    for field in fields(look):
+        one, two = getattr(before, field.name), getattr(after, field.name)
+        if isinstance(one, int) or field.name in PRESENT:
+            continue
+        between = (1 - strength) * one + strength * two
+        mixed[field.name] = between if isinstance(one, float) else np.asarray(between, np.float32)
+    return render(replace(look, **mixed), person.scene(take), person.motion(take, frames, fps, nearer), size)
 
 
 def spreads(people: int, *, first: int = SPLITS["test"], frames: int = 4, size: int = 256) -> dict[str, float]:
