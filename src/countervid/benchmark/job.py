@@ -134,7 +134,8 @@ class Worker:
         else:
             edited = self._reference(job, subject, ask, factual, truth)
         asked = Asked(
-            factual=target.factual, do=target.do, counterfactual=target.counterfactual, prompt=ask.prompt
+            factual=target.factual, do=target.do, counterfactual=target.counterfactual, prompt=ask.prompt,
+            factual_prompt=subject.prompt, graph=subject.graph,
         )  # fmt: skip
         windows = windows_of(factual, edited, truth, asked, self.eyes)
         scores: dict[str, float | None] = dict(measured(self.metrics, windows, comes_with(factual, truth)))

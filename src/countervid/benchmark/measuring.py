@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from countervid.errors import ClipError
 from countervid.face import align
 from countervid.metrics.base import Asked, Eyes, Need, Window, World
 from countervid.metrics.effectiveness import Votes
+from countervid.runs.measure import inside_squares
 
 CROP = 128  # px: what the bundled networks look at
 WINDOW = 32  # frames
@@ -39,10 +41,17 @@ def windows_of(factual: Footage, edited: Footage, truth: Footage | None, asked: 
                 start=start, eyes=eyes, asked=asked, faces=faces,
                 frames={name: unit(footage.frames[part], eyes.device) for name, footage in clips.items()},
                 rows=torch.from_numpy(factual.rows[inside] - start) if inside.any() else None,
+                square=_square(factual, part, inside).to(eyes.device),
                 world=None if world is None else _placed(world.part(part), eyes.device),
             )
         )  # fmt: skip
     return windows
+
+
+def _square(factual: Footage, part: slice, inside: npt.NDArray[np.bool_]) -> Tensor:
+    """Where the face squares of those frames are, `(n, H, W)` bool."""
+    shape = (part.stop - part.start, *factual.frames.shape[1:3])
+    return inside_squares(factual.squares[inside], factual.rows[inside] - part.start, shape)
 
 
 def comes_with(factual: Footage, truth: Footage | None) -> frozenset[Need]:

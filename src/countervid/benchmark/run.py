@@ -204,7 +204,8 @@ def measurable(grid: Grid, out: Path, asked: Sequence[str], device: str) -> tupl
     ask = subject.asks[0]
     factual, truth = shelf.footage(subject), shelf.truth(subject, ask)
     told = Asked(
-        factual=subject.factual, do={ask.variable: ask.value}, counterfactual=ask.counterfactual, prompt=ask.prompt
+        factual=subject.factual, do={ask.variable: ask.value}, counterfactual=ask.counterfactual, prompt=ask.prompt,
+        factual_prompt=subject.prompt, graph=subject.graph,
     )  # fmt: skip
     eyes = Eyes("cpu" if device == "auto" else device)
     windows, left_out = windows_of(factual, truth or factual, truth, told, eyes), {}
