@@ -49,7 +49,7 @@ def render(tables: Sequence[Table], kind: str = "markdown") -> str:
 
 def markdown(table: Table) -> str:
     """The table for people, its title above and what must be said below."""
-    places = _places(table)
+    places = places_of(table)
     heads = [*table.fields, *(_head(table, column) for column in table.columns), "jobs"]
     told = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     above: tuple[str, ...] = ()
@@ -57,13 +57,13 @@ def markdown(table: Table) -> str:
         cells = [_plain(cell, places) for cell in line.cells]
         told.append("| " + " | ".join([*_once(line.labels, above), *cells, _jobs(line)]) + " |")
         above = line.labels
-    notes = [f"- {note}" for note in (*table.notes, *_legend(table, MARKS))]
+    notes = [f"- {note}" for note in (*table.notes, *legend(table, MARKS))]
     return "\n".join([f"### {table.title}", "", *told, "", *notes, ""])
 
 
 def latex(table: Table) -> str:
     """The table as a `table*` with rules of `booktabs`, intervals in a second line of each row."""
-    places = _places(table)
+    places = places_of(table)
     stub, width = len(table.fields), len(table.columns)
     heads = [_head(table, column) for column in table.columns]
     upper = [tex(head.rpartition(".")[0]) for head in heads]
@@ -134,7 +134,7 @@ def _head(table: Table, column: str) -> str:
     return " ".join(part for part in (column, f"[{told.unit}]" if told.unit else "", ARROWS[told.better]) if part)
 
 
-def _places(table: Table) -> dict[str, int]:
+def places_of(table: Table) -> dict[str, int]:
     """Decimals of each metric: about two digits of what is uncertain; two of shares."""
     found: dict[str, int] = {}
     cells = [cell for line in table.lines for cell in line.cells if cell is not None]
@@ -221,7 +221,8 @@ def _marks(table: Table) -> list[tuple[str, str]]:
             if mark in there]  # fmt: skip
 
 
-def _legend(table: Table, marks: dict[str, str]) -> list[str]:
+def legend(table: Table, marks: dict[str, str]) -> list[str]:
+    """What the marks in a table mean, those that occur."""
     told = " ".join(f"{marks[mark]} {text}" for mark, text in _marks(table))
     best = any(cell.best for line in table.lines for cell in line.cells if cell is not None)
     return list(filter(None, [told, "Bold: the best edit of its column." if best else ""]))

@@ -62,6 +62,12 @@ def run(
     metrics: Annotated[
         str, typer.Option(help="Names or families of metrics; all: those whose weights are there.")
     ] = "all",
+    weights: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            metavar="NAME=FOLDER", help="What metrics look with, where it is not bundled: --weights dino=DIR."
+        ),
+    ] = None,
     references: Annotated[
         bool, typer.Option("--references/--no-references", help="Also nothing, copy-target and oracle.")
     ] = True,
@@ -92,7 +98,7 @@ def run(
         clips=_words(clips), prompts=None if prompts is None else str(prompts), editors=_words(editors),
         steering=_words(steering), critic=critic, judge=judge, interventions=_words(interventions), seeds=seeds,
         frames=frames, fps=fps, size=size, max_edits=max_edits, settings=tuple(settings or ()),
-        preset=tuple(preset or ()), model=tuple(model or ()), metrics=_words(metrics), references=references,
+        preset=tuple(preset or ()), model=tuple(model or ()), metrics=_words(metrics), weights=tuple(weights or ()), references=references,
         graph=graph, modules=tuple(modules or ()),
     )  # fmt: skip
     how = How(
@@ -107,6 +113,98 @@ def run(
     _show(summary, benchmark)
     if summary.failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def table(
+    out: Annotated[Path, typer.Argument(help="A benchmark's folder.", show_default=False)],
+    metric: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="A metric, or a family of them (cost); repeat it for more.", show_default="those of the paper"
+        ),
+    ] = None,
+    rows: Annotated[
+        str,
+        typer.Option(help="What makes a row: editor, steering, metric, intervention, variable, direction, clip, seed."),
+    ] = "editor,steering",
+    columns: Annotated[
+        str, typer.Option(help="What makes a column: metric, intervention, direction, steering ...")
+    ] = "metric",
+    form: Annotated[
+        Optional[str],
+        typer.Option("--format", help="markdown, latex or csv.", show_default="by the name of --to, else markdown"),
+    ] = None,
+    baseline: Annotated[str, typer.Option(help="The steering that others are compared with.")] = "none",
+    to: Annotated[Optional[Path], typer.Option(help="Write to a file instead.", show_default=False)] = None,
+) -> None:
+    """Print the paper's tables, or one of your own: --metric truth.skill --columns intervention."""
+    from countervid.benchmark.layout import FORMATS, render
+    from countervid.benchmark.results import read
+    from countervid.benchmark.tables import paper, tables
+    from countervid.models.folder import write_whole
+
+    named = {suffix: name for name, suffix in FORMATS.items()}
+    kind = form or named.get(to.suffix if to else "", "markdown")
+    results = read(out)
+    plain = not metric and (rows, columns) == ("editor,steering", "metric")
+    made = paper(results, baseline=baseline) if plain else tables(
+        results, metric or (), _words(rows), columns, baseline=baseline
+    )  # fmt: skip
+    text = render(made, kind)
+    if to is None:
+        typer.echo(text, nl=False)
+    else:
+        write_whole(to, text)
+        typer.echo(str(to))
+
+
+@app.command()
+def report(
+    out: Annotated[Path, typer.Argument(help="A benchmark's folder.", show_default=False)],
+    to: Annotated[Optional[Path], typer.Option(help="The page's file.", show_default="report.html in OUT")] = None,
+) -> None:
+    """Write one HTML page: tables, figures, the best and the worst edits, failures. It needs no network."""
+    from countervid.benchmark.page import write_page
+    from countervid.benchmark.results import read
+
+    typer.echo(str(write_page(read(out), out, to)))
+
+
+@app.command()
+def compare(
+    one: Annotated[Path, typer.Argument(help="A benchmark's folder: before.", show_default=False)],
+    two: Annotated[Path, typer.Argument(help="Another one: after.", show_default=False)],
+    metric: Annotated[
+        Optional[list[str]], typer.Option(help="A metric, or a family of them.", show_default="all that both have")
+    ] = None,
+    most: Annotated[int, typer.Option(help="Most changes that are listed; 0 for all.")] = 30,
+) -> None:
+    """Say what differs between two benchmarks, over the jobs that both did."""
+    from countervid.benchmark.compare import compare as compared
+    from countervid.benchmark.compare import markdown
+    from countervid.benchmark.results import read
+
+    names = (str(one), str(two))
+    typer.echo(markdown(compared(read(one), read(two), metric or ()), names, most or None), nl=False)
+
+
+@app.command()
+def trial(
+    out: Annotated[Path, typer.Argument(help="A benchmark's folder, of phantoms.", show_default=False)],
+    to: Annotated[
+        Optional[Path], typer.Option(help="Write trial.md, .csv, .png and .svg into this folder.", show_default=False)
+    ] = None,
+) -> None:
+    """Say which scores that need no truth rank edits as the truth does."""
+    from countervid.benchmark.results import read
+    from countervid.benchmark.trial import markdown, write
+    from countervid.benchmark.trial import trial as tried
+
+    done = tried(read(out))
+    typer.echo(markdown(done), nl=False)
+    for path in write(done, to) if to is not None else ():
+        typer.echo(str(path))
 
 
 def _words(text: str) -> tuple[str, ...]:
