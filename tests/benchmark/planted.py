@@ -41,7 +41,7 @@ def planted(
 
     Args:
         failed, absent: Beginnings of the names of jobs that failed, or are not done yet.
-        better: Editor -> by how much its amount is above the usual.
+        better: Editor -> by how much its amount is above the usual, give or take a fifth from clip to clip.
         seed: Of the noise.
     """
     rows: list[Row] = []
@@ -66,7 +66,8 @@ def planted(
                     rows.append(Row(*start, attributes_text(factual), "failed", 1.0))
                     continue
                 if kind == "edit":
-                    amount = _AMOUNT[editor] + (better or {}).get(editor, 0) + _PUSH[steering] * (editor != "dva")
+                    gain = (better or {}).get(editor, 0) * (1 + 0.2 * np.random.default_rng([number, 1]).normal())
+                    amount = _AMOUNT[editor] + gain + _PUSH[steering] * (editor != "dva")
                     amount += _HARD[variable] + hardness + noise * rng.normal()
                     mess = abs(_MESS[editor] + _PUSH[steering] / 2 + 0.5 * noise * rng.normal())
                 else:

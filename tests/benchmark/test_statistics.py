@@ -184,7 +184,7 @@ def test_rank_correlation_of_a_draw_is_that_of_the_rows_drawn(monkeypatch):
     two = one + rng.normal(size=30).round(1)
     drawn = rng.multinomial(6, np.full(6, 1 / 6), size=25).astype(float)
     monkeypatch.setattr(statistics, "_BLOCK", 100)
-    found = statistics._rank_correlations(one, two, drawn, clips)
+    found = statistics._rank_correlations(one, two, clips, drawn)
     for times, value in zip(drawn, found, strict=True):
         rows = np.repeat(np.arange(30), times[clips].astype(int))
         assert value == pytest.approx(stats.spearmanr(one[rows], two[rows]).statistic, abs=1e-9)
@@ -198,6 +198,19 @@ def test_easy_and_hard_groups_do_not_fake_agreement():
     assert spearman(one, two, clips).mean > 0
     assert spearman(one, two, clips, ["x"] * 3 + ["y"] * 3).mean == -1
     assert spearman([*one, 1, 1], [*two, 1, 2], [*clips, "a", "b"], ["x"] * 3 + ["y"] * 3 + ["z"] * 2).mean == -1
+
+
+def test_groups_of_one_clip_are_drawn_with_it():
+    rng = np.random.default_rng(8)
+    clips = np.repeat(np.arange(8), 12)
+    groups = [f"{clip} {index % 2}" for index, clip in enumerate(clips)]
+    one, two = rng.normal(size=(2, 96))
+    two += one * (clips % 3)
+    each: dict[str, list[float]] = {}
+    for group in sorted(set(groups)):
+        rows = [index for index, name in enumerate(groups) if name == group]
+        each.setdefault(group[0], []).append(stats.spearmanr(one[rows], two[rows]).statistic)
+    assert spearman(one, two, clips.astype(str), groups) == pytest.approx(bootstrap(each))
 
 
 def test_rank_correlation_without_numbers():

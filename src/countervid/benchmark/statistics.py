@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 
 DRAWS = 10_000
 LEVEL = 0.95
-_BLOCK = 2_000_000  # numbers held at once while ranks are drawn: some 16 MB an array
+_BLOCK = 1_000_000  # numbers an array while ranks are drawn: 8 MB
 
 
 class Estimate(NamedTuple):
@@ -186,8 +186,8 @@ def balanced(answers: Mapping[str, Sequence[tuple[str, float]]], *, draws: int =
 
 
 def spearman(
-    one: Sequence[float],
-    two: Sequence[float],
+    one: Sequence[float] | Array,
+    two: Sequence[float] | Array,
     clips: Sequence[str],
     groups: Sequence[str] | None = None,
     *,
@@ -197,10 +197,8 @@ def spearman(
     """Spearman's rank correlation, and its interval over clips.
 
     With `groups`, the mean of the correlations inside each group: what differs between groups alone does not count. A
-    group in which one side never differs says nothing and is left out.
-
-    A draw is a weight for each row: how often its clip was drawn. Ranks of the weighted rows need no sorting anew: the
-    rank of a value is the weight below it and half of its own, as ties share their mean rank.
+    group in which one side never differs says nothing and is left out. Where each group is of one clip, a clip that is
+    drawn twice counts with its groups twice.
 
     Args:
         one, two: A number a row; rows with a NaN in either are left out.
@@ -215,14 +213,19 @@ def spearman(
     if not known.any():
         return NOTHING
     x, y = x[known], y[known]
-    names, clip = np.unique(np.asarray(clips, object)[known].astype(str), return_inverse=True)
-    told = np.asarray(["" for _ in clips] if groups is None else groups, object)[known].astype(str)
-    group_names, group = np.unique(told, return_inverse=True)
-    members = [np.flatnonzero(group == index) for index in range(len(group_names))]
+    names, clip = np.unique(np.asarray(clips, np.str_)[known], return_inverse=True)
+    told = np.zeros(len(x)) if groups is None else np.asarray(groups, np.str_)[known]
+    members = [np.flatnonzero(told == group) for group in np.unique(told)]
+    if groups is not None and all(np.ptp(clip[rows]) == 0 for rows in members):
+        inside: dict[str, list[float]] = {}
+        for rows in members:
+            found = _rank_correlations(x[rows], y[rows], np.zeros(len(rows), np.int64), np.ones((1, 1)))
+            inside.setdefault(str(names[clip[rows[0]]]), []).append(float(found[0]))
+        return bootstrap(inside, draws=draws, seed=seed)
     drawn = np.concatenate([np.ones((1, len(names))), _times(len(names), draws, seed)])  # the first: as it is
     total, defined = np.zeros(len(drawn)), np.zeros(len(drawn))
     for rows in members:
-        found = _rank_correlations(x[rows], y[rows], drawn, clip[rows])
+        found = _rank_correlations(x[rows], y[rows], clip[rows], drawn)
         total += np.nan_to_num(found)
         defined += ~np.isnan(found)
     means = np.divide(total, defined, out=np.full(len(drawn), np.nan), where=defined > 0)
@@ -241,34 +244,41 @@ def interval(drawn: Array, clips: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _rank_correlations(x: Array, y: Array, drawn: Array, clip: NDArray[np.int64]) -> Array:
-    """Correlation of the ranks of x and y, `(n,)`, under each draw, `(draws,)`; NaN where one side is constant."""
-    ranks = [_rank_rule(values) for values in (x, y)]
+def _rank_correlations(x: Array, y: Array, clip: NDArray[np.int64], drawn: Array) -> Array:
+    """Correlation of the ranks of x and y, `(n,)`, when clip c is there `drawn[:, c]` times; NaN where one is constant.
+
+    No draw is sorted. A row's rank is linear in how often each clip is there, rank = sum over c of w_c R_c, with R_c
+    the rows of clip c below it and half of those that tie. So the sum over rows of w * rank * rank is a cubic form in
+    w, whose coefficients are summed over rows once. The mean rank is always half of the total weight.
+    """
+    below = [_below(values, clip, drawn.shape[1]) for values in (x, y)]
+    count = np.bincount(clip, minlength=drawn.shape[1]).astype(np.float64)
+    own = np.eye(drawn.shape[1])[clip]  # (n, clips)
+    forms = [
+        np.einsum("nc,nd,ne->cde", own, below[i], below[j], optimize=True).reshape(len(count), -1)
+        for i, j in ((0, 1), (0, 0), (1, 1))
+    ]
     found = np.empty(len(drawn))
-    step = max(1, _BLOCK // len(x))
+    step = max(1, _BLOCK // len(count) ** 2)
     for start in range(0, len(drawn), step):
-        weight = drawn[start : start + step][:, clip]  # (d, n)
-        total = np.maximum(weight.sum(axis=1, keepdims=True), 1.0)
-        centred = []
-        for order, starts, place in ranks:
-            of_value = np.add.reduceat(weight[:, order], starts, axis=1)
-            rank = (np.cumsum(of_value, axis=1) - of_value / 2)[:, place]
-            centred.append(rank - (weight * rank).sum(axis=1, keepdims=True) / total)
-        a, b = centred
-        scale = np.sqrt((weight * a * a).sum(axis=1) * (weight * b * b).sum(axis=1))
-        cross = (weight * a * b).sum(axis=1)
-        # ranks are multiples of 1/2, so that a true spread is never this small
-        found[start : start + step] = np.divide(cross, scale, out=np.full(len(cross), np.nan), where=scale > 1e-6)
+        weight = drawn[start : start + step]
+        squares = (weight[:, :, None] * weight[:, None, :]).reshape(len(weight), -1)
+        cross, one, two = (
+            np.einsum("dk,dk->d", weight @ form, squares) - (weight @ count) ** 3 / 4 for form in forms
+        )  # fmt: skip
+        # sums of multiples of 1/4, exact in double precision: a constant side is exactly 0
+        scale = np.sqrt(np.maximum(one, 0.0) * np.maximum(two, 0.0))
+        found[start : start + step] = np.divide(cross, scale, out=np.full(len(cross), np.nan), where=scale > 1e-3)
     return np.clip(found, -1.0, 1.0)
 
 
-def _rank_rule(values: Array) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """How values are ranked: their order, where in it each distinct value begins, and each one's distinct value."""
-    order = np.argsort(values, kind="stable")
-    _, starts, place = np.unique(values[order], return_index=True, return_inverse=True)
-    back = np.empty_like(place)
-    back[order] = place
-    return order, starts, back
+def _below(values: Array, clip: NDArray[np.int64], clips: int) -> Array:
+    """Of each row and each clip: how many of the clip's rows are below it, ties counted half. `(n, clips)`."""
+    columns = []
+    for index in range(clips):
+        own = np.sort(values[clip == index])
+        columns.append((np.searchsorted(own, values, "left") + np.searchsorted(own, values, "right")) / 2)
+    return np.stack(columns, axis=1)
 
 
 def _sums(scores: Mapping[str, Sequence[float]]) -> tuple[Array, Array]:

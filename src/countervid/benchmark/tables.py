@@ -59,7 +59,7 @@ class Cell:
         if self.difference is None or not self.p < SIGNIFICANT:
             return ""
         before = self.estimate.mean - self.difference.mean
-        gain = _goodness(self.metric, self.estimate.mean) - _goodness(self.metric, before)
+        gain = goodness(self.metric, self.estimate.mean) - goodness(self.metric, before)
         return "differs" if np.isnan(gain) or gain == 0 else "better" if gain > 0 else "worse"
 
 
@@ -290,7 +290,7 @@ def _best(lines: list[Line]) -> list[Line]:
         for column, cell in enumerate(line.cells):
             if cell is None or cell.metric.startswith(("cost.", "steering.")):
                 continue
-            value = _goodness(cell.metric, cell.estimate.mean)
+            value = goodness(cell.metric, cell.estimate.mean)
             if dict(cell.labels).get("editor") not in REFERENCES and not np.isnan(value):
                 families.setdefault((column, cell.metric), {})[row] = value
     cells = [list(line.cells) for line in lines]
@@ -336,7 +336,7 @@ def _better(metric: str) -> str:
     return about(metric).better
 
 
-def _goodness(metric: str, score: float) -> float:
+def goodness(metric: str, score: float) -> float:
     """How good a score is, larger being better; NaN where the metric does not judge."""
     better = _better(metric)
     return {"higher": score, "lower": -score, "one": -abs(score - 1), "zero": -abs(score)}.get(better, np.nan)

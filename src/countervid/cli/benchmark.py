@@ -98,7 +98,8 @@ def run(
         clips=_words(clips), prompts=None if prompts is None else str(prompts), editors=_words(editors),
         steering=_words(steering), critic=critic, judge=judge, interventions=_words(interventions), seeds=seeds,
         frames=frames, fps=fps, size=size, max_edits=max_edits, settings=tuple(settings or ()),
-        preset=tuple(preset or ()), model=tuple(model or ()), metrics=_words(metrics), weights=tuple(weights or ()), references=references,
+        preset=tuple(preset or ()), model=tuple(model or ()), metrics=_words(metrics), weights=tuple(weights or ()),
+        references=references,
         graph=graph, modules=tuple(modules or ()),
     )  # fmt: skip
     how = How(
