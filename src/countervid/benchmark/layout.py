@@ -20,7 +20,7 @@ FORMATS = {"markdown": ".md", "latex": ".tex", "csv": ".csv"}
 ARROWS = {"higher": "↑", "lower": "↓", "one": "→1", "zero": "→0", "neither": ""}
 MARKS = {"better": "▲", "worse": "▼", "differs": "◆", "": ""}
 NOTHING = "–"
-WIDE = 6  # columns; beyond, LaTeX scales the table to the page
+PAGE = 22  # rows of two lines that LaTeX sets on a page, with room for what is said below
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$",
@@ -62,7 +62,24 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """The table as a `table*` with rules of `booktabs`, intervals in a second line of each row."""
+    """The table as `table*` with rules of `booktabs`, intervals in a second line of each row.
+
+    One that does not fit on a page becomes several, split between its first labels where that goes.
+    """
+    parts: list[list[Line]] = [[]]
+    for line in table.lines:
+        block = sum(other.labels[0] == line.labels[0] for other in table.lines)
+        begins = bool(parts[-1]) and parts[-1][-1].labels[0] != line.labels[0]
+        if len(parts[-1]) == PAGE or (begins and len(parts[-1]) + block > PAGE):
+            parts.append([])
+        parts[-1].append(line)
+    count = len(parts)
+    return "\n".join(
+        _float(table, part, f"{number}/{count}" if count > 1 else "") for number, part in enumerate(parts, 1)
+    )
+
+
+def _float(table: Table, lines: Sequence[Line], part: str) -> str:
     places = places_of(table)
     stub, width = len(table.fields), len(table.columns)
     heads = [_head(table, column) for column in table.columns]
@@ -70,7 +87,7 @@ def latex(table: Table) -> str:
     lower = [tex(head.rpartition(".")[2]) for head in heads]
     body: list[str] = []
     above: tuple[str, ...] = ()
-    for line in table.lines:
+    for line in lines:
         if above and line.labels[0] != above[0]:
             body.append(r"    \addlinespace")
         labels = [tex(label) for label in _once(line.labels, above)]
@@ -80,18 +97,18 @@ def latex(table: Table) -> str:
         if any(second):
             body.append("    " + " & ".join([""] * stub + second + [""]) + r" \\")
         above = line.labels
-    open_box, close_box = (r"\resizebox{\textwidth}{!}{%", "}") if width > WIDE else ("{%", "}")
-    notes = " ".join(tex(note) for note in table.notes)
-    legend = " ".join(f"{_TEX_MARKS[mark]} {tex(text)}" for mark, text in _marks(table))
+    notes = [tex(note) for note in table.notes] + [f"{_TEX_MARKS[mark]} {tex(text)}" for mark, text in _marks(table)]
+    label = re.sub(r"[^a-z0-9]+", "-", "-".join(filter(None, (table.name, part))))
     return "\n".join(
         [
             r"\begin{table*}[t]", r"  \centering", r"  \small", r"  \setlength{\tabcolsep}{3pt}",
-            rf"  \caption{{{tex(table.title)}}}", rf"  \label{{tab:{re.sub(r'[^a-z0-9]+', '-', table.name)}}}",
-            f"  {open_box}", rf"  \begin{{tabular}}{{{'l' * stub}{'r' * width}r}}", r"    \toprule",
+            rf"  \caption{{{tex(table.title + (f' ({part})' if part else ''))}}}", rf"  \label{{tab:{label}}}",
+            r"  \resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",  # only ever made smaller
+            rf"  \begin{{tabular}}{{{'l' * stub}{'r' * width}r}}", r"    \toprule",
             *(["    " + " & ".join([""] * stub + upper + [""]) + r" \\"] if any(upper) else []),
             "    " + " & ".join([*map(tex, table.fields), *lower, "jobs"]) + r" \\", r"    \midrule", *body,
-            r"    \bottomrule", r"  \end{tabular}", f"  {close_box}",
-            rf"  \par\smallskip {{\footnotesize {notes} {legend}\par}}",
+            r"    \bottomrule", r"  \end{tabular}}",
+            rf"  \par\smallskip {{\footnotesize {' '.join(notes)}\par}}",
             r"\end{table*}", "",
         ]
     )  # fmt: skip
