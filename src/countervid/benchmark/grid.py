@@ -55,6 +55,7 @@ class BenchmarkConfig:
     preset: tuple[str, ...] = ()  # NAME, for every editor that has it, or EDITOR=NAME
     model: tuple[str, ...] = ()  # a folder or hub name for every text-guided editor, or EDITOR=FOLDER
     metrics: tuple[str, ...] = ()  # all that need no weights beyond the bundled
+    weights: tuple[str, ...] = ()  # NAME=FOLDER: what metrics look with, in place of or beside the bundled
     references: bool = True
     graph: str = "face"  # by which the prompts of footage are read
     modules: tuple[str, ...] = ()  # imported first: for editors and metrics of one's own
@@ -138,6 +139,7 @@ def make_grid(config: BenchmarkConfig) -> Grid:
     refuse_unknown("steering", config.steering, STEERINGS)
     resolved = {name: settings_of(config, name) for name in config.editors}
     _refuse_strangers(config)
+    weights_of(config)
     filming = Filming(frames=config.frames, fps=config.fps, size=config.size)
     prompts = None if config.prompts is None else Path(config.prompts)
     wanted = config.interventions or (() if prompts is not None else FACE)
@@ -218,6 +220,23 @@ def model_of(config: BenchmarkConfig, editor: str) -> str | None:
     kind: Any = editors.editor_class(editor)
     bare = tuple(word for word in config.model if "=" not in word) if "prompt" in kind.knobs else ()
     return _for((*bare, *(word for word in config.model if "=" in word)), editor)
+
+
+def weights_of(config: BenchmarkConfig) -> dict[str, str]:
+    """Name -> folder of the weights that metrics are given.
+
+    Raises:
+        ConfigError: One is not of the form NAME=FOLDER, or not there.
+    """
+    found = {}
+    for item in config.weights:
+        name, _, folder = item.partition("=")
+        if not name or not folder or not Path(folder).exists():
+            raise ConfigError(
+                f"`--weights {item}` names no weights. Write NAME=FOLDER, and give a folder that is there."
+            )
+        found[name] = folder
+    return found
 
 
 def given(config: BenchmarkConfig, editor: str) -> dict[str, object]:

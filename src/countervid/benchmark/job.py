@@ -26,8 +26,8 @@ from torch.nn import functional
 from countervid.autoencoder.codec import VAE
 from countervid.benchmark.clips import Ask, Footage, Shelf, Subject
 from countervid.benchmark.counted import PREPARING, Counted
-from countervid.benchmark.grid import COUPLED, Grid, Job, ask_of, given, model_of, preset_of, seeded
-from countervid.benchmark.measuring import CROP, comes_with, crops_of, seen_as_asked, windows_of
+from countervid.benchmark.grid import COUPLED, Grid, Job, ask_of, given, model_of, preset_of, seeded, weights_of
+from countervid.benchmark.measuring import CROP, Looks, comes_with, crops_of, seen_as_asked, windows_of
 from countervid.benchmark.results import EDIT, defined
 from countervid.clip.sheets import write_rows
 from countervid.critics.base import Critic, load_critic
@@ -81,8 +81,8 @@ class Worker:
     ) -> None:  # fmt: skip
         self.out, self.grid, self.metrics, self.retries = out, grid, tuple(metrics), retries
         self.device, self.cache = torch.device(device), cache
-        self.eyes = Eyes(self.device)
-        self._shelf = Shelf(out / "clips")
+        self.eyes = Eyes(self.device, weights_of(grid.config))
+        self._shelf, self._looks = Shelf(out / "clips"), Looks()
         self._subjects = {subject.name: subject for subject in grid.subjects}
         self._editors: dict[tuple[str, int], Editor] = {}
         self._critic: Critic | None = None
@@ -138,7 +138,10 @@ class Worker:
             factual_prompt=subject.prompt, graph=subject.graph,
         )  # fmt: skip
         windows = windows_of(factual, edited, truth, asked, self.eyes)
+        self._looks.turn_to(job.clip, ask.intervention)
+        self._looks.lend(windows)
         scores: dict[str, float | None] = dict(measured(self.metrics, windows, comes_with(factual, truth)))
+        self._looks.keep(windows)
         if job.kind == EDIT:
             satisfied = costs["steering.satisfied"]
             seen = seen_as_asked(windows, asked) if satisfied else None
@@ -349,7 +352,8 @@ def _ledger(folder: Path) -> Ledger:
 def _signed(footage: Footage) -> Tensor:
     """The first faces of a clip, or its first frames where none is known, `(n, 3, 128, 128)` in [-1, 1]."""
     if len(footage.rows):
-        return crops_of(footage, slice(None), torch.device("cpu"))[:SHOWN] * 2 - 1
+        first = replace(footage, rows=footage.rows[:SHOWN], squares=footage.squares[:SHOWN])
+        return crops_of(first, slice(None), torch.device("cpu")) * 2 - 1
     pictures = footage.frames[:SHOWN].permute(0, 3, 1, 2).float() / 127.5 - 1
     return functional.interpolate(pictures, (CROP, CROP), mode="bilinear", antialias=True)
 

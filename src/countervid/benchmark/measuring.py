@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,34 @@ from countervid.runs.measure import inside_squares
 
 CROP = 128  # px: what the bundled networks look at
 WINDOW = 32  # frames
+
+
+@dataclass
+class Looks:
+    """What models saw of the factual clip at hand and of one truth: it is the same in every job on them."""
+
+    _clip: str = ""
+    _truth: str = ""
+    _kept: dict[int, dict[tuple[str, str], Any]] = field(default_factory=dict)  # first frame -> as `Window` keeps it
+
+    def turn_to(self, clip: str, truth: str) -> None:
+        """Forget what is of other clips."""
+        stale = {"factual", "truth"} if clip != self._clip else {"truth"} if truth != self._truth else set()
+        for kept in self._kept.values():
+            for key in [key for key in kept if key[1] in stale]:
+                del kept[key]
+        self._clip, self._truth = clip, truth
+
+    def lend(self, windows: list[Window]) -> None:
+        """Give windows what was seen of their factual and true frames."""
+        for window in windows:
+            window._kept.update(self._kept.get(window.start, {}))
+
+    def keep(self, windows: list[Window]) -> None:
+        """Remember what was seen in windows, but for the edit's frames."""
+        for window in windows:
+            seen = {key: value for key, value in window._kept.items() if key[1] != "counterfactual"}
+            self._kept.setdefault(window.start, {}).update(seen)
 
 
 def windows_of(factual: Footage, edited: Footage, truth: Footage | None, asked: Asked, eyes: Eyes) -> list[Window]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from countervid.benchmark.clips import Shelf
 from countervid.benchmark.engine import Local, Seen, Work, in_process, spread
-from countervid.benchmark.grid import BenchmarkConfig, Grid, Job, make_grid
+from countervid.benchmark.grid import BenchmarkConfig, Grid, Job, make_grid, weights_of
 from countervid.benchmark.job import DONE, FAILED, RUNNING, error_of, full, scores_of, standing
 from countervid.benchmark.measuring import comes_with, windows_of
 from countervid.benchmark.results import COSTS, RECORD, TABLE, Row, arrow, attributes_text, read_record, write_rows
@@ -207,7 +207,7 @@ def measurable(grid: Grid, out: Path, asked: Sequence[str], device: str) -> tupl
         factual=subject.factual, do={ask.variable: ask.value}, counterfactual=ask.counterfactual, prompt=ask.prompt,
         factual_prompt=subject.prompt, graph=subject.graph,
     )  # fmt: skip
-    eyes = Eyes("cpu" if device == "auto" else device)
+    eyes = Eyes("cpu" if device == "auto" else device, weights_of(grid.config))
     windows, left_out = windows_of(factual, truth or factual, truth, told, eyes), {}
     for members in families.values():
         try:
