@@ -20,7 +20,7 @@ FORMATS = {"markdown": ".md", "latex": ".tex", "csv": ".csv"}
 ARROWS = {"higher": "↑", "lower": "↓", "one": "→1", "zero": "→0", "neither": ""}
 MARKS = {"better": "▲", "worse": "▼", "differs": "◆", "": ""}
 NOTHING = "–"
-PAGE = 22  # rows of two lines that LaTeX sets on a page, with room for what is said below
+PAGE = 20  # rows of two lines that LaTeX sets on a page, with room for what is said below
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$",
@@ -97,11 +97,12 @@ def _float(table: Table, lines: Sequence[Line], part: str) -> str:
         if any(second):
             body.append("    " + " & ".join([""] * stub + second + [""]) + r" \\")
         above = line.labels
-    notes = [tex(note) for note in table.notes] + [f"{_TEX_MARKS[mark]} {tex(text)}" for mark, text in _marks(table)]
+    notes = [*map(tex, table.notes), *legend(table, _TEX_MARKS)]
     label = re.sub(r"[^a-z0-9]+", "-", "-".join(filter(None, (table.name, part))))
     return "\n".join(
         [
             r"\begin{table*}[t]", r"  \centering", r"  \small", r"  \setlength{\tabcolsep}{3pt}",
+            r"  \setlength{\belowcaptionskip}{4pt}",
             rf"  \caption{{{tex(table.title + (f' ({part})' if part else ''))}}}", rf"  \label{{tab:{label}}}",
             r"  \resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",  # only ever made smaller
             rf"  \begin{{tabular}}{{{'l' * stub}{'r' * width}r}}", r"    \toprule",

@@ -323,10 +323,12 @@ def _notes(scored: Scored, made: Table) -> list[str]:
     if short:
         lost = sum(cell.jobs - cell.defined for cell in short)
         notes.append(f"(n/m): a number in n of m jobs. {lost} are not there, in {len(short)} of {len(cells)} cells.")
-    failed = sum(line.failed for line in made.lines)
-    absent = sum(line.absent for line in made.lines)
+    metric = made.fields.index("metric") if "metric" in made.fields else len(made.fields)
+    alike = {line.labels[:metric] + line.labels[metric + 1 :]: line for line in made.lines}  # a line a job's own labels
+    jobs, failed, absent = (
+        sum(getattr(line, name) for line in alike.values()) for name in ("jobs", "failed", "absent")
+    )  # fmt: skip
     if failed or absent:
-        jobs = sum(line.jobs for line in made.lines)
         notes.append(f"Of {jobs} jobs, {failed} failed and {absent} are not done yet.")
     return notes
 
