@@ -111,6 +111,19 @@ def test_scores_that_are_not_defined_are_counted(made, small):
     assert "| – (0/64) |" in render([none])
 
 
+def test_references_miss_no_costs(small):
+    rows = [row for row in small.rows if row.kind == "edit" or not row.metric.startswith("cost.")]
+    (found,) = tables(Results(small.config, rows), ["cost.edits", "psnr"])
+    assert [line.cells[0] for line in found.lines[-3:]] == [None] * 3
+    assert all(line.cells[1].defined == 32 for line in found.lines[-3:])
+
+
+def test_one_clip_has_no_interval():
+    (found, *_) = paper(planted(editors=("dva",), steerings=("none",), clips=1))
+    assert math.isnan(found.lines[0].cells[0].estimate.low)
+    assert found.notes[0] == "Mean over one clip: no interval." and "[" not in render([found]).splitlines()[4]
+
+
 def test_accuracy_by_attribute_has_its_ceiling(made, small):
     accuracy = made["accuracy"]
     assert set(accuracy.columns) == set(VARIABLES)

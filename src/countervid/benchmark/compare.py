@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,7 +26,7 @@ class Change:
     before: float
     after: float
     difference: Difference
-    p: float  # after Holm's correction over all changes
+    p: float  # after Holm's correction over the changes of this metric
     size: float  # the difference, in standard deviations of the metric over all jobs of both
 
     @property
@@ -87,14 +87,13 @@ def compare(one: Results, two: Results, metrics: Sequence[str] = ()) -> Comparis
                     difference=paired({case: after[case] for case in both}, {case: before[case] for case in both}),
                     size=0.0,
                 )  # fmt: skip
-                moved = any(before[case] != after[case] for case in both)
-                found.append((change, moved, change.difference.mean / scale if scale else 0.0))
-    changed = [(change, size) for change, moved, size in found if moved]
-    corrected = holm([change.difference.p for change, _ in changed])
-    changes = [
-        Change(**{**vars(change), "p": p, "size": size})
-        for (change, size), p in zip(changed, corrected, strict=True)
-    ]  # fmt: skip
+                moves = any(before[case] != after[case] for case in both)
+                found.append((change, moves, change.difference.mean / scale if scale else 0.0))
+    changes = []
+    for metric in wanted:
+        moved = [(change, size) for change, moves, size in found if moves and change.metric == metric]
+        corrected = holm([change.difference.p for change, _ in moved])
+        changes += [replace(change, p=p, size=size) for (change, size), p in zip(moved, corrected, strict=True)]
     changes.sort(key=lambda change: (-abs(change.size), change.metric, change.editor, change.steering))
     return Comparison(
         configuration=tuple(differences(one.config, two.config)), changes=tuple(changes),
@@ -133,7 +132,7 @@ def markdown(done: Comparison, names: tuple[str, str], most: int | None = None) 
             f"- {len(done.changes)} comparisons differ, {sure} of them beyond chance; {done.same} are the same."
             + (f" The {len(shown)} largest are shown." if len(shown) < len(done.changes) else ""),
             "- Change: mean over the same jobs, 95 % interval over clips. Size: in standard deviations of the metric.",
-            f"- p by paired bootstrap over clips, after Holm's correction over all; {MARKS['better']} better, "
+            f"- p by paired bootstrap over clips, after Holm's correction over a metric; {MARKS['better']} better, "
             f"{MARKS['worse']} worse, {MARKS['differs']} different: p < {SIGNIFICANT:g}.",
         ]
     else:

@@ -247,6 +247,8 @@ def _cell(scored: Scored, labels: Labels, metric: str, baseline: str, ceilings: 
     if not names:
         return None
     known = scored.known(metric, labels)
+    if not known and dict(labels).get("editor") in REFERENCES and metric.startswith(("cost.", "steering.")):
+        return None  # nothing steers a reference, and it costs nothing: there is no number to miss
     by_clip: dict[str, list[float]] = {}
     for case in sorted(known):
         by_clip.setdefault(case[0], []).append(known[case])
@@ -307,7 +309,7 @@ def _notes(scored: Scored, made: Table) -> list[str]:
     cells = [cell for line in made.lines for cell in line.cells if cell is not None]
     clips = len({job.labels["clip"] for job in scored.jobs.values()})
     seeds = len({job.labels["seed"] for job in scored.jobs.values() if job.kind == EDIT})
-    notes = [f"Mean and 95 % interval over {clips} clips"]
+    notes = [f"Mean and 95 % interval over {clips} clips" if clips > 1 else "Mean over one clip: no interval"]
     notes[0] += f"; ± standard deviation over {seeds} seeds." if seeds > 1 and made.baseline else "."
     compared = [cell for cell in cells if cell.difference is not None]
     if compared:
