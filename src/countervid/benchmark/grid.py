@@ -19,8 +19,10 @@ from typing import Any, NamedTuple, cast
 
 from countervid import models
 from countervid.benchmark.clips import Ask, Filming, Subject, subjects
+from countervid.benchmark.grading import check_items, read_items
 from countervid.benchmark.results import EDIT, REFERENCE
 from countervid.causal.graph import CausalGraph
+from countervid.chat.base import ChatConfig
 from countervid.editors import base as editors
 from countervid.editors.base import Editor
 from countervid.errors import ConfigError
@@ -45,6 +47,8 @@ class BenchmarkConfig:
     steering: tuple[str, ...] = ("none", "auto")
     critic: str = "bundled"  # who looks while steering
     judge: str = EXAMINER  # who grades; any other is asked besides
+    questions: str | None = None  # what that judge is asked: JSON as CSVC's questions_explicit.json
+    chat: tuple[str, ...] = ()  # NAME=VALUE: settings of language models, of critic and judge alike
     interventions: tuple[str, ...] = ()  # of people, the published four; of footage, all that the file has
     seeds: int = 1
     frames: int = 16
@@ -64,6 +68,10 @@ class BenchmarkConfig:
         for name, least in (("seeds", 1), ("frames", 2), ("max_edits", 1), ("size", 64)):
             if getattr(self, name) < least:
                 raise ConfigError(f"`{name.replace('_', '-')}` must be at least {least}, got {getattr(self, name)}.")
+        if self.judge == self.critic:
+            raise ConfigError(f"`{self.judge}` steers: it cannot be the judge too, of its own work. Name another.")
+        if self.questions is not None and self.judge == EXAMINER:
+            raise ConfigError("`--questions` are for a judge that answers in words. Name one: --judge openai:MODEL.")
         for name in ("clips", "editors", "steering"):
             given = getattr(self, name)
             if not given:
@@ -116,11 +124,10 @@ class Grid:
         found = asdict(self.config)
         found["editors"] = {name: dict(values) for name, values in self.editors.items()}
         found["clips"] = {subject.name: subject.prompt for subject in self.subjects}
-        if self.config.prompts is not None:
-            content = Path(self.config.prompts).read_bytes()
-            found["prompts"] = {
-                "file": Path(self.config.prompts).name, "sha256": hashlib.sha256(content).hexdigest()
-            }  # fmt: skip
+        for name in ("prompts", "questions"):
+            if found[name] is not None:
+                path = Path(found[name])
+                found[name] = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         sums = bundled_folder() / SUMS
         found["bundle"] = models.sha256(sums) if sums.is_file() else None
         plain: dict[str, Any] = json.loads(json.dumps(found))
@@ -140,12 +147,16 @@ def make_grid(config: BenchmarkConfig) -> Grid:
     resolved = {name: settings_of(config, name) for name in config.editors}
     _refuse_strangers(config)
     weights_of(config)
+    chat_of(config)
     filming = Filming(frames=config.frames, fps=config.fps, size=config.size)
     prompts = None if config.prompts is None else Path(config.prompts)
     wanted = config.interventions or (() if prompts is not None else FACE)
     found, left_out = subjects(
         config.clips, filming, interventions=wanted, prompts=prompts, graph=config.graph
     )  # fmt: skip
+    if config.questions is not None:
+        asked = Path(config.questions)
+        check_items(read_items(asked, CausalGraph.load(config.graph)), found, asked)
     jobs: list[Job] = []
     for subject in found:
         for name in REFERENCES if config.references else ():
@@ -239,16 +250,29 @@ def weights_of(config: BenchmarkConfig) -> dict[str, str]:
     return found
 
 
+def chat_of(config: BenchmarkConfig) -> ChatConfig:
+    """The settings of language models.
+
+    Raises:
+        ConfigError: There is no such setting.
+    """
+    values = {}
+    for item in config.chat:
+        name, equals, text = item.partition("=")
+        if not (name and equals and text):
+            raise ConfigError(f"`--chat {item}` is not a setting. Write it as NAME=VALUE.")
+        values[name] = _value(text)
+    found: ChatConfig = editors.make_config(ChatConfig, values, "chat")
+    return found
+
+
 def given(config: BenchmarkConfig, editor: str) -> dict[str, object]:
     """The settings that are given one by one."""
     found: dict[str, object] = {}
     for item in config.settings:
         owner, name, text = _assignment(item)
         if owner == editor:
-            try:
-                found[name] = json.loads(text)
-            except ValueError:
-                found[name] = text
+            found[name] = _value(text)
     return found
 
 
@@ -299,6 +323,14 @@ def _assignment(item: str) -> tuple[str, str, str]:
     if not (owner and dot and name and equals and text):
         raise ConfigError(f"`--set {item}` is not a setting. Write it as EDITOR.NAME=VALUE.")
     return owner.strip(), name.strip(), text.strip()
+
+
+def _value(text: str) -> object:
+    """A number, true, false or null as JSON has them; any other text as it is."""
+    try:
+        return cast(object, json.loads(text))
+    except ValueError:
+        return text
 
 
 def _for(words: Sequence[str], editor: str) -> str | None:

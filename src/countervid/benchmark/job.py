@@ -26,9 +26,23 @@ from torch.nn import functional
 from countervid.autoencoder.codec import VAE
 from countervid.benchmark.clips import Ask, Footage, Shelf, Subject
 from countervid.benchmark.counted import PREPARING, Counted
-from countervid.benchmark.grid import COUPLED, Grid, Job, ask_of, given, model_of, preset_of, seeded, weights_of
+from countervid.benchmark.grading import Grader, load_judge, read_items
+from countervid.benchmark.grid import (
+    COUPLED,
+    EXAMINER,
+    Grid,
+    Job,
+    ask_of,
+    chat_of,
+    given,
+    model_of,
+    preset_of,
+    seeded,
+    weights_of,
+)
 from countervid.benchmark.measuring import CROP, Looks, comes_with, crops_of, seen_as_asked, windows_of
 from countervid.benchmark.results import EDIT, defined
+from countervid.causal.graph import CausalGraph
 from countervid.clip.sheets import write_rows
 from countervid.critics.base import Critic, load_critic
 from countervid.editors.base import Editor, Prepared, Target, editor_class, load_editor
@@ -86,6 +100,7 @@ class Worker:
         self._subjects = {subject.name: subject for subject in grid.subjects}
         self._editors: dict[tuple[str, int], Editor] = {}
         self._critic: Critic | None = None
+        self._grader: Grader | None = None
         self._at_hand: tuple[tuple[str, str, int], Counted, Prepared] | None = None
 
     def do(self, job: Job) -> Outcome:
@@ -142,6 +157,8 @@ class Worker:
         self._looks.lend(windows)
         scores: dict[str, float | None] = dict(measured(self.metrics, windows, comes_with(factual, truth)))
         self._looks.keep(windows)
+        if (grader := self._grading()) is not None:
+            scores |= grader.scores(subject, ask, edited)
         if job.kind == EDIT:
             satisfied = costs["steering.satisfied"]
             seen = seen_as_asked(windows, asked) if satisfied else None
@@ -198,8 +215,16 @@ class Worker:
 
     def _looking(self) -> Critic:
         if self._critic is None:
-            self._critic = load_critic(self.grid.config.critic)
+            self._critic = load_critic(self.grid.config.critic, chat_of(self.grid.config))
         return self._critic
+
+    def _grading(self) -> Grader | None:
+        config = self.grid.config
+        if self._grader is None and config.judge != EXAMINER:
+            published = None if config.questions is None else Path(config.questions)
+            items = None if published is None else read_items(published, CausalGraph.load(config.graph))
+            self._grader = Grader(load_judge(config.judge, chat_of(config)), items)
+        return self._grader
 
     def _costs(
         self, job: Job, done: Steered, counted: Counted, prepared: Prepared, beside: float

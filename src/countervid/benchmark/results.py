@@ -69,10 +69,23 @@ def about(metric: str) -> About:
     Raises:
         ConfigError: Nothing is called so.
     """
-    found = COSTS.get(metric) or catalogue().get(metric)
+    found = COSTS.get(metric) or catalogue().get(metric) or _judged(metric)
     if found is None:
         raise ConfigError(f"There is no metric `{metric}`. There are: {', '.join([*COSTS, *catalogue()])}.")
     return found
+
+
+def _judged(metric: str) -> About | None:
+    """What `judge.VARIABLE` and `judge.published.VARIABLE` mean."""
+    family, _, rest = metric.partition(".")
+    if family != "judge" or not rest:
+        return None
+    key, _, variable = rest.rpartition(".")
+    return About(
+        title=f"{variable.replace('_', ' ')}, by the judge{', published key' if key else ''}", better="higher",
+        low=0.0, high=1.0, formula=f"[answer to the question about {variable} = key]: 1 right, 0 wrong",
+        source="CSVC (arXiv:2506.14404), effectiveness", weights="the judge's",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from typing import Any
 
 from countervid.benchmark.clips import Shelf
 from countervid.benchmark.engine import Local, Seen, Work, in_process, spread
-from countervid.benchmark.grid import BenchmarkConfig, Grid, Job, make_grid, weights_of
+from countervid.benchmark.grading import load_judge
+from countervid.benchmark.grid import EXAMINER, BenchmarkConfig, Grid, Job, chat_of, make_grid, weights_of
 from countervid.benchmark.job import DONE, FAILED, RUNNING, error_of, full, scores_of, standing
 from countervid.benchmark.measuring import comes_with, windows_of
 from countervid.benchmark.results import COSTS, RECORD, TABLE, Row, arrow, attributes_text, read_record, write_rows
@@ -221,9 +222,12 @@ def measurable(grid: Grid, out: Path, asked: Sequence[str], device: str) -> tupl
 
 
 def _check_critic(grid: Grid) -> None:
-    """Refuse a critic that there is not, or that has no answer for a graph; local models are not loaded for it."""
-    if not grid.config.critic.startswith("transformers:"):
-        critic = load_critic(grid.config.critic)
+    """Refuse a critic or judge that there is not, or one without answers for a graph. Local models are not loaded."""
+    config = grid.config
+    if config.judge != EXAMINER and not config.judge.startswith("transformers:"):
+        load_judge(config.judge, chat_of(config))
+    if not config.critic.startswith("transformers:"):
+        critic = load_critic(config.critic, chat_of(config))
         for subject in {subject.graph.name: subject for subject in grid.subjects}.values():
             critic.check(subject.graph)
 

@@ -41,6 +41,13 @@ def run(
     ] = "none,auto",
     critic: Annotated[str, typer.Option(help="Who steers: bundled, openai:MODEL or transformers:MODEL.")] = "bundled",
     judge: Annotated[str, typer.Option(help="Who grades: the examiner, and whoever else is named.")] = "examiner",
+    questions: Annotated[
+        Optional[Path], typer.Option(help="What that judge is asked: JSON as CSVC's questions_explicit.json.")
+    ] = None,
+    chat: Annotated[
+        Optional[list[str]],
+        typer.Option(metavar="NAME=VALUE", help="A setting of language models, critic and judge: --chat url=ADDRESS."),
+    ] = None,
     interventions: Annotated[
         str, typer.Option(help="Variables, each set to its other value, or NAME=VALUE.", show_default="all four")
     ] = "",
@@ -95,12 +102,11 @@ def run(
     from countervid.benchmark.run import Benchmark, How
 
     config = BenchmarkConfig(
-        clips=_words(clips), prompts=None if prompts is None else str(prompts), editors=_words(editors),
-        steering=_words(steering), critic=critic, judge=judge, interventions=_words(interventions), seeds=seeds,
-        frames=frames, fps=fps, size=size, max_edits=max_edits, settings=tuple(settings or ()),
+        clips=_words(clips), prompts=_path(prompts), editors=_words(editors), steering=_words(steering), critic=critic,
+        judge=judge, questions=_path(questions), chat=tuple(chat or ()), interventions=_words(interventions),
+        seeds=seeds, frames=frames, fps=fps, size=size, max_edits=max_edits, settings=tuple(settings or ()),
         preset=tuple(preset or ()), model=tuple(model or ()), metrics=_words(metrics), weights=tuple(weights or ()),
-        references=references,
-        graph=graph, modules=tuple(modules or ()),
+        references=references, graph=graph, modules=tuple(modules or ()),
     )  # fmt: skip
     how = How(
         engine=engine, address=address, workers=workers, threads=threads, device=device, retries=retries, cache=cache
@@ -210,6 +216,10 @@ def trial(
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _path(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def _show_grid(benchmark: Benchmark) -> None:
