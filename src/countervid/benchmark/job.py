@@ -142,6 +142,7 @@ class Worker:
             prompt=ask.prompt, seed=job.seed,
         )  # fmt: skip
         if self.device.type == "cuda":
+            torch.cuda.init()  # memory is asked about before anything is on the device
             torch.cuda.reset_peak_memory_stats(self.device)
         costs: dict[str, float | None] = {}
         if job.kind == EDIT:
