@@ -225,7 +225,8 @@ def spearman(
     drawn = np.concatenate([np.ones((1, len(names))), _times(len(names), draws, seed)])  # the first: as it is
     total, defined = np.zeros(len(drawn)), np.zeros(len(drawn))
     for rows in members:
-        found = _rank_correlations(x[rows], y[rows], clip[rows], drawn)
+        there, own = np.unique(clip[rows], return_inverse=True)  # a group may be of few of the clips
+        found = _rank_correlations(x[rows], y[rows], own, drawn[:, there])
         total += np.nan_to_num(found)
         defined += ~np.isnan(found)
     means = np.divide(total, defined, out=np.full(len(drawn), np.nan), where=defined > 0)
