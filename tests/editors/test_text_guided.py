@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from countervid.clip import Clip
 from countervid.diffusion.windows import windows
 from countervid.editors import Target, load_editor
-from countervid.editors.text_drawing import Sampled
+from countervid.editors.text_drawing import FADE, Drawing, Sampled
 from countervid.errors import ClipError, ConfigError, InterventionError, ModelError
 from tiny_models import astronaut_frames
 
@@ -128,6 +129,25 @@ def test_long_clips_go_through_in_windows(name: str, make: Make, clip: Clip) -> 
     assert edited.frames.shape == clip.frames.shape and len(edited) == 6
     late = editor.edit(ready, target()).frames[4:]  # windows are drawn in order, whoever asks
     assert torch.equal(late, edited.frames[4:])
+
+
+@EDITORS
+def test_a_window_takes_over_from_the_one_before_without_a_step(name: str, make: Make, clip: Clip) -> None:
+    editor = make(name, window=4, overlap=1, guidance=20.0)
+    ready = editor.prepare(clip, FACTUAL, prompt="She is young.")
+    border = ready.payload.windows[1].own.start
+    drawing = Drawing(editor, ready, target(), None)
+
+    def step(pair: tuple[Tensor, Tensor]) -> Tensor:
+        change = pair[0] - pair[1]
+        return change[border] - change[border - 1]
+
+    everything = np.arange(len(clip))
+    rough, smooth = step(drawing._drawn(everything)), step(drawing._pair(everything))
+    assert rough.abs().max() > 0
+    torch.testing.assert_close(smooth, rough / (FADE + 1), atol=1e-6, rtol=1e-4)
+    late = drawing._pair(everything[border:])[0]
+    assert torch.equal(late, drawing._pair(everything)[0][border:])  # whoever asks
 
 
 def test_windows_may_be_asked_for_in_any_order(make: Make, clip: Clip) -> None:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 HELD_WINDOWS = 3  # in memory at a time: masks are smoothed over time and reach into the neighbours
 
+FADE = 6  # frames over which a window takes over from the one before
+
 
 @dataclass(frozen=True)
 class Payload:
@@ -143,6 +145,9 @@ class Drawing:
 
     def __init__(self, editor: TextGuided, prepared: Prepared, target: Target, report: Report | None) -> None:
         self._editor, self._track = editor, prepared.track
+        payload: Payload = prepared.payload
+        self._frames = payload.place.frames
+        self._borders = [part.own.start for part in payload.windows[1:]]  # of a window's own frames, the first
         source, own = str(prepared.facts["source_prompt"]), editor.config.negative_prompt
         negative = own if target.negative_prompt is None else target.negative_prompt
         guidance = float(editor.config.guidance if target.guidance is None else target.guidance)
@@ -170,7 +175,24 @@ class Drawing:
         return (frames + change).round().clamp(0, 255).to(torch.uint8)
 
     def _pair(self, index: Index) -> tuple[Tensor, Tensor]:
-        """Latents of the edit, and those that it is held against."""
+        """Latents of the edit, and those that it is held against; windows pass into one another.
+
+        Where a window begins, its edit may differ a little from the one before: that step is taken back there, and
+        comes in over the next frames.
+        """
+        after, before = self._drawn(index)
+        places = np.searchsorted(self._frames, index)
+        for border in self._borders:
+            since = places - border
+            near = (since >= 0) & (since < FADE)
+            if near.any():
+                both, against = self._drawn(self._frames[[border - 1, border]])
+                change = both - against
+                share = torch.from_numpy(1 - (since[near] + 1) / (FADE + 1)).to(after)[:, None, None, None]
+                after[torch.from_numpy(near)] -= share * (change[1] - change[0])
+        return after, before
+
+    def _drawn(self, index: Index) -> tuple[Tensor, Tensor]:
         rows = self._edited.rows(index)
         return rows["sampled"], rows["latents"] if self._again is None else self._again.rows(index)["sampled"]
 
