@@ -92,6 +92,20 @@ def test_another_configuration_is_refused_and_shown(finished: Path, benchmark_ru
     assert (finished / "benchmark.json").read_bytes() == before
 
 
+def test_a_benchmark_may_grow(finished: Path, benchmark_run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    before = done(out)
+    assert benchmark_run(out, "--grow", "--fps", "9", clips="phantom:2").exit_code == 2  # that would be another one
+    assert benchmark_run(out, "--grow", clips="phantom:1").exit_code == 2
+    result = benchmark_run(out, "--grow", "--seeds", "2", clips="phantom:2")
+    assert result.exit_code == 0 and "8 of 8 jobs done, 4 of them before" in result.output
+    assert all(done(out)[path] == when for path, when in before.items())
+    known = numbers(finished)
+    assert {key: value for key, value in numbers(out).items() if key in known} == known
+    assert "8 of 8 jobs done, 8 of them before" in benchmark_run(out, "--seeds", "2", clips="phantom:2").output
+
+
 def test_damaged_files_are_noticed_said_and_made_again(finished: Path, benchmark_run: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(finished, out)

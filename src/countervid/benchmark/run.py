@@ -40,6 +40,7 @@ class How:
     device: str = "auto"
     retries: int = 1
     cache: Path | None = None
+    grow: bool = False  # add to a benchmark that was begun: clips, editors, steering, interventions or seeds
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
@@ -61,6 +62,7 @@ class Summary:
     failed: dict[str, str] = field(default_factory=dict)  # job -> error
     undefined: dict[str, int] = field(default_factory=dict)  # metric -> jobs where it is no number
     damaged: list[str] = field(default_factory=list)  # what was found damaged, and done again
+    left_out: list[str] = field(default_factory=list)  # metrics, clips and ways of steering
 
 
 class Benchmark:
@@ -82,7 +84,7 @@ class Benchmark:
         _check_critic(self.grid)
         # A cluster's machines look for themselves whether they have a GPU.
         self.device = how.device if how.engine == "ray" and how.device == "auto" else str(choose_device(how.device))
-        self.previous = _previous(self.out, self.grid.record())
+        self.previous = _previous(self.out, self.grid.record(), how.grow)
         self.standings = {job: standing(self.out, job) for job in self.grid.jobs}
 
     @property
@@ -101,6 +103,7 @@ class Benchmark:
         """
         arrow()
         with _held(self.out):
+            self.standings = {job: standing(self.out, job) for job in self.grid.jobs}
             metrics = self._begun()
             damaged = [text for text in self.standings.values() if text not in ("", DONE, FAILED, RUNNING)]
             summary = Summary(len(self.grid.jobs), len(self.grid.jobs) - len(self.left), damaged=damaged)
@@ -132,13 +135,16 @@ class Benchmark:
     def _begun(self) -> tuple[str, ...]:
         """Write `benchmark.json`, or take from it what was decided when it was begun."""
         if self.previous is not None:
-            return tuple(self.previous["metrics"])
-        names, left_out = measurable(self.grid, self.out, self.config.metrics, self.device)
-        self._record = {
-            "config": self.grid.record(), "metrics": names, "left_out": {**self.grid.left_out, **left_out},
+            names, left_out = self.previous["metrics"], self.previous.get("left_out", {})
+            if self.previous["config"] == self.grid.record():
+                return tuple(names)
+        else:
+            names, left_out = measurable(self.grid, self.out, self.config.metrics, self.device)
+        record = {
+            "config": self.grid.record(), "metrics": names, "left_out": {**left_out, **self.grid.left_out},
             "versions": versions(), "device": self.device,
         }  # fmt: skip
-        write_json(self.out / RECORD, self._record)
+        write_json(self.out / RECORD, record)
         return tuple(names)
 
     def _finish(self, summary: Summary) -> None:
@@ -153,6 +159,7 @@ class Benchmark:
         try:
             write_rows(self.out, rows)
             record = read_record(self.out) or {}
+            summary.left_out = list(record.get("left_out", {}))
             record["jobs"] = {
                 "all": summary.jobs, "done": summary.done, "failed": summary.failed, "undefined": summary.undefined,
                 "damaged": summary.damaged,
@@ -213,7 +220,7 @@ def measurable(grid: Grid, out: Path, asked: Sequence[str], device: str) -> tupl
     for members in families.values():
         try:
             measured(members, windows, comes_with(factual, truth))
-        except (CountervidError, ValueError) as error:
+        except (CountervidError, ValueError, RuntimeError) as error:  # torch's own: what a device cannot do
             if not everything:
                 raise
             left_out[", ".join(members)] = " ".join(str(error).split())
@@ -232,8 +239,8 @@ def _check_critic(grid: Grid) -> None:
             critic.check(subject.graph)
 
 
-def _previous(out: Path, config: dict[str, Any]) -> dict[str, Any] | None:
-    """What was begun in the folder, if it is the same."""
+def _previous(out: Path, config: dict[str, Any], grow: bool) -> dict[str, Any] | None:
+    """What was begun in the folder, if it is the same, or a part of it that may grow."""
     if out.exists() and not out.is_dir():
         raise OutputError(f"`{out}` is a file. Choose another `--out`.")
     record = read_record(out)
@@ -242,17 +249,34 @@ def _previous(out: Path, config: dict[str, Any]) -> dict[str, Any] | None:
         if strangers:
             raise OutputError(f"`{out}` is not empty and holds no benchmark. Choose another `--out`, or empty it.")
         return None
-    if differing := differences(record["config"], config):
+    differing = differences(record["config"], config)
+    if differing and not (grow and _part_of(record["config"], config)):
         more = f", and {len(differing) - 3} more" if len(differing) > 3 else ""
         raise OutputError(
             f"`{out}` holds a benchmark of another configuration: {'; '.join(differing[:3])}{more}. "
-            "Choose another `--out`, or remove that folder."
+            "Choose another `--out`, remove that folder, or add to it with `--grow`: clips, editors, steering, "
+            "interventions and seeds may become more."
         )
     if not isinstance(record.get("metrics"), list):
         raise OutputError(f"`{out / RECORD}` is damaged (no metrics). Remove it: finished jobs are kept.")
     return record
 
 
+def _part_of(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    """Whether all jobs of one configuration are jobs of another, and are done in the same way."""
+    if any(before.get(name) != after.get(name) for name in {*before, *after} - GROWING):
+        return False
+    items = all(before[name].items() <= after[name].items() for name in ("clips", "editors"))
+    words = set(before["steering"]) <= set(after["steering"])
+    asked = before["interventions"] == after["interventions"] or set(before["interventions"]) < set(
+        after["interventions"]
+    )
+    return (
+        items and words and asked and before["seeds"] <= after["seeds"] and before["references"] <= after["references"]
+    )
+
+
+GROWING = {"clips", "editors", "steering", "interventions", "seeds", "references", "settings"}
 OWN = (".lock", "clips", "jobs", "costs", "prepared", TABLE)
 
 

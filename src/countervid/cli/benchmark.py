@@ -92,6 +92,9 @@ def run(
         Optional[Path],
         typer.Option(help="Keep prepared clips there, for other benchmarks.", show_default="kept while needed"),
     ] = None,
+    grow: Annotated[
+        bool, typer.Option("--grow", help="Add clips, editors, steering, interventions or seeds to what was begun.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the grid and its size, and stop.")] = False,
 ) -> None:
     """Do every job that is not done yet, and write the results. The same command goes on where it was stopped."""
@@ -109,7 +112,14 @@ def run(
         references=references, graph=graph, modules=tuple(modules or ()),
     )  # fmt: skip
     how = How(
-        engine=engine, address=address, workers=workers, threads=threads, device=device, retries=retries, cache=cache
+        engine=engine,
+        address=address,
+        workers=workers,
+        threads=threads,
+        device=device,
+        retries=retries,
+        cache=cache,
+        grow=grow,
     )
     benchmark = Benchmark(out, config, how)
     if dry_run:
@@ -254,6 +264,8 @@ def _show(summary: Summary, benchmark: Benchmark) -> None:
     if summary.undefined:
         listed = ", ".join(f"{name} ({count})" for name, count in sorted(summary.undefined.items()))
         screen.print(Text(f"no number in some jobs: {listed}"), soft_wrap=True)
+    if summary.left_out:
+        screen.print(Text(f"left out, see benchmark.json for why: {', '.join(summary.left_out)}"), soft_wrap=True)
     for name, error in summary.failed.items():
         screen.print(Text(f"failed: {name}: {error}", style="red"), soft_wrap=True)
     if summary.failed:
