@@ -7,11 +7,10 @@ job, whenever, measures the same pictures.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -33,8 +32,8 @@ from countervid.phantom.dataset import SPLITS
 from countervid.phantom.render import Rendering
 from countervid.phantom.scm import DOMAINS
 from countervid.phantom.world import Person, render_clip, sample_person
+from countervid.runs.footage import VIDEOS, clip_of, read_prompts
 
-VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 ANOTHER = 500_000  # people further on in the test split: whom `copy-target` shows
 BACKGROUND, OCCLUDER = 0, 8  # of the renderer's masks
 LOOKING_CRF = 8  # of the videos that are only looked at
@@ -316,35 +315,6 @@ def _filmed(
     if not any(subject.asks for subject in made):
         raise ConfigError(f"`{prompts}` asks for none of the interventions {', '.join(interventions)}.")
     return made, left_out
-
-
-def read_prompts(path: Path) -> dict[str, dict[str, Any]]:
-    """A file as CSVC's `counterfactual_explicit.json`: name -> `factual`, and `counterfactual` by variable.
-
-    Raises:
-        ConfigError: It is not of that form.
-    """
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"`{path}` is not JSON ({error}).") from None
-    if not isinstance(entries, dict) or not entries:
-        raise ConfigError(f"`{path}` holds no names. It should be a JSON object with one entry a clip.")
-    for name, entry in entries.items():
-        fits = isinstance(entry, dict) and isinstance(entry.get("factual"), str)
-        asked = entry.get("counterfactual") if fits else None
-        if not isinstance(asked, dict) or not all(isinstance(prompt, str) for prompt in asked.values()):
-            raise ConfigError(
-                f"`{path}`: the entry `{name}` is not of the kind "
-                '{"factual": "He is young.", "counterfactual": {"age": "He is old."}}.'
-            )
-    return entries
-
-
-def clip_of(folder: Path, name: str) -> Path | None:
-    """The video or the folder of pictures of that name, if it is there."""
-    places = [folder / name, *(folder / f"{name}{end}" for end in VIDEOS)]
-    return next((place for place in places if place.exists()), None)
 
 
 @dataclass

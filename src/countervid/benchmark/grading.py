@@ -7,7 +7,6 @@ read to the letter, about the one frame that is shown there.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +30,7 @@ from countervid.metrics.judged import (
     right,
     valued,
 )
+from countervid.runs.footage import read_entries
 from countervid.runs.judging import CriticJudge
 
 SHOWN = PUBLISHED_FRAMES["effectiveness"]
@@ -104,14 +104,8 @@ def read_items(path: Path, graph: CausalGraph) -> Items:
     Raises:
         ConfigError: It is not of that form.
     """
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"`{path}` is not JSON ({error}).") from None
-    if not isinstance(entries, dict) or not entries:
-        raise ConfigError(f"`{path}` holds no questions. It should be a JSON object with one entry a clip.")
     found: Items = {}
-    for item in read_questions(entries, graph):
+    for item in read_questions(read_entries(path), graph):
         found.setdefault((item.clip, item.intervention), []).append(item)
     return found
 

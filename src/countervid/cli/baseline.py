@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 
@@ -18,8 +18,7 @@ from countervid.cli.edit import (
     SettingsOption,
     make_editor,
 )
-from countervid.cli.prepare import clip_of, read_json
-from countervid.errors import ClipError, ConfigError
+from countervid.errors import ClipError
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -51,10 +50,11 @@ def baseline(
     from countervid.clip import Clip
     from countervid.editors.base import Target
     from countervid.runs import provenance
+    from countervid.runs.footage import clip_of, read_prompts
     from countervid.runs.run import versions
     from countervid.runs.together import together
 
-    wanted = _checked(read_json(prompts), prompts)
+    wanted = read_prompts(prompts)
     plan, screen = CausalGraph.load(graph), console()
     there = {name: path for name in wanted if (path := clip_of(data, name)) is not None}
     if not there:
@@ -82,14 +82,3 @@ def baseline(
     absent = [name for name in wanted if name not in there]
     if absent:
         screen.print(f"Not in {data}, and left out: {', '.join(absent[:8])}{' ...' if len(absent) > 8 else ''}")
-
-
-def _checked(values: dict[str, Any], path: Path) -> dict[str, dict[str, Any]]:
-    for name, entry in values.items():
-        fits = isinstance(entry, dict) and isinstance(entry.get("factual"), str)
-        if not fits or not isinstance(entry.get("counterfactual"), dict):
-            raise ConfigError(
-                f"`{path}`: the entry `{name}` is not of the kind "
-                '{"factual": "He is young.", "counterfactual": {"age": "He is old."}}.'
-            )
-    return values

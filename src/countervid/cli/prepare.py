@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -21,8 +20,6 @@ from countervid.cli.edit import (
 from countervid.errors import ClipError, ConfigError
 
 app = typer.Typer(no_args_is_help=True)
-
-VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 
 
 @app.command()
@@ -50,6 +47,7 @@ def prepare(
 
     wait_politely()
     from countervid.clip import Clip
+    from countervid.runs.footage import clip_of
 
     if (source_prompts is None) != (data is None):
         raise ConfigError("`--source-prompts FILE` and `--data DIR` go together. Give both, or name clips.")
@@ -77,24 +75,9 @@ def prepare(
 
 def read_prompts(path: Path) -> dict[str, str]:
     """A file of source prompts: name of a clip -> sentence."""
-    values = read_json(path)
+    from countervid.runs.footage import read_entries
+
+    values = read_entries(path)
     if not all(isinstance(value, str) for value in values.values()):
         raise ConfigError(f'`{path}` is not a file of source prompts. It should read {{"NAME": "He is young.", ...}}.')
     return {name: str(value) for name, value in values.items()}
-
-
-def read_json(path: Path) -> dict[str, object]:
-    """A JSON file that holds an object."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"`{path}` is not JSON ({error}).") from None
-    if not isinstance(values, dict) or not values:
-        raise ConfigError(f"`{path}` holds no names. It should be a JSON object with one entry a clip.")
-    return values
-
-
-def clip_of(data: Path, name: str) -> Path | None:
-    """The video or the folder of pictures of a name, if it is there."""
-    places = [data / name, *(data / f"{name}{end}" for end in VIDEOS)]
-    return next((place for place in places if place.exists()), None)
