@@ -3,7 +3,6 @@
 import base64
 import io
 import re
-from html.parser import HTMLParser
 from urllib.parse import unquote
 
 import numpy as np
@@ -20,36 +19,9 @@ from countervid.benchmark.scored import Scored
 from countervid.benchmark.tables import paper
 from countervid.cli.benchmark import app
 from countervid.clip.sheets import write_rows
+from pages import parsed
 
 FAILED = "phantom-2000001/flatten/auto/age"
-
-
-class Tags(HTMLParser):
-    """Collects tags and whether they are well nested; SVG closes its own."""
-
-    VOID = {"meta", "img", "br"}
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.seen = [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.seen.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_startendtag(self, tag, attrs):
-        self.seen.append((tag, dict(attrs)))
-
-
-def parsed(page):
-    tags = Tags()
-    tags.feed(page)
-    assert tags.open == []
-    return tags.seen
 
 
 @pytest.fixture(scope="module")

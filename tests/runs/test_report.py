@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from countervid.runs.drawing import draw_graph
 from countervid.runs.report import render_report
 from countervid.steering.base import Round, Step
 from countervid.steering.loop import Steered
+from pages import parsed
 
 
 @pytest.fixture(scope="module")
@@ -24,32 +24,8 @@ def page(finished):
     return (finished.folder / "report.html").read_text()
 
 
-class Tags(HTMLParser):
-    """Collects tags and whether they are well nested."""
-
-    VOID = {"meta", "input", "img", "link", "br"}
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.seen = [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.seen.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_startendtag(self, tag, attrs):
-        self.seen.append((tag, dict(attrs)))
-
-
 def test_the_page_is_well_nested_and_loads_nothing(page):
-    tags = Tags()
-    tags.feed(page)
-    assert tags.open == []
-    for _tag, attributes in tags.seen:
+    for _tag, attributes in parsed(page):
         for name in ("src", "href"):
             assert attributes.get(name, "data:").startswith("data:")
     assert not re.search(r"@import|url\((?!#)", page)
@@ -64,17 +40,13 @@ def test_the_page_says_what_changes_and_why(page):
 def test_the_slider_reaches_every_frame(finished, page):
     numbers = json.loads(re.search(r"numbers: (\[[^]]*\])", page).group(1))
     assert numbers == list(range(len(finished.factual)))
-    tags = Tags()
-    tags.feed(page)
-    seek = next(attributes for tag, attributes in tags.seen if attributes.get("id") == "seek")
+    seek = next(attributes for tag, attributes in parsed(page) if attributes.get("id") == "seek")
     assert (seek["min"], seek["max"], seek["type"]) == ("0", str(len(numbers) - 1), "range")
     assert page.count('class="cursor"') >= 3  # the plots over time follow it
 
 
 def test_everything_that_is_operated_or_seen_has_a_name(page):
-    tags = Tags()
-    tags.feed(page)
-    for tag, attributes in tags.seen:
+    for tag, attributes in parsed(page):
         if tag in ("input", "button") and attributes.get("type") != "radio":  # those stand in labels
             assert attributes.get("aria-label")
         if tag == "img":
