@@ -177,6 +177,7 @@ def plot(out: Path, to: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
     families: dict[str, list[tuple[float, float, float, float]]] = {}
@@ -197,7 +198,12 @@ def plot(out: Path, to: Path) -> None:
         axis.set(xlabel="evaluations, 12 edits of a clip", ylabel=label, xscale="log")
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.3)
-    axes[0].legend(frameon=False)
+        axis.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.margins(x=0.12)
+    axes[0].set_ylim(0, 104)
+    axes[0].legend(frameon=False, loc="lower right")
     figure.savefig(to, dpi=110)
 
 
