@@ -135,6 +135,18 @@ def test_a_prepared_clip_is_found_again(make, tiny_clip):
     assert again.key != make(steps=4).prepare(tiny_clip, FACTUAL).key
 
 
+def test_evaluations_are_counted_and_what_is_kept_costs_none(make, tiny_clip):
+    editor = make("first")
+    ready = editor.prepare(tiny_clip, FACTUAL)
+    preparing = editor.costs()["unet_evaluations"]
+    assert preparing >= len(tiny_clip)
+    again = make("first")
+    again.prepare(tiny_clip, FACTUAL)
+    assert again.costs()["unet_evaluations"] == 0
+    assert len(editor.edit(ready, target()).frames) == len(tiny_clip)
+    assert editor.costs()["unet_evaluations"] >= preparing + len(tiny_clip)
+
+
 def test_a_damaged_entry_is_computed_again(make, tiny_clip):
     editor = make()
     ready = editor.prepare(tiny_clip, FACTUAL)

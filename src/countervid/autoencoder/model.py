@@ -70,6 +70,7 @@ class DiffusionAutoencoder(nn.Module):
         self.schedule = Schedule.linear(self.config.train_steps, self.config.beta_first, self.config.beta_last)
         self.unet = UNet(self.config.unet)
         self.encoder = ConditionEncoder(self.config)
+        self.evaluations = 0  # of the network by `noise` since the model was made: one a frame
         self.precision = torch.float32  # that the network computes in; weights and chains stay in float32
 
     def face(self, z_id: Tensor, z_lnd: Tensor) -> Tensor:
@@ -126,6 +127,7 @@ class DiffusionAutoencoder(nn.Module):
 
     def noise(self, x: Tensor, t: Tensor, face: Tensor | Condition) -> Tensor:
         """The noise in `x` `(B, C, S, S)` at training steps `t`, `(B,)` or one for all, for face vectors `(B, ...)`."""
+        self.evaluations += len(x)
         with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
             output: Tensor = self.unet(x, t, face)
         output = output.to(x.dtype)

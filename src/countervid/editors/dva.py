@@ -141,6 +141,10 @@ class DVA:
         """SHA-256 of every file of weights, by role."""
         return dict(self._checksums)
 
+    def costs(self) -> dict[str, int]:
+        """What this editor has computed so far: evaluations of its network, one a frame, and loads of its weights."""
+        return {"unet_evaluations": self.autoencoder.evaluations, "model_loads": 1}
+
     @torch.inference_mode()
     def prepare(self, clip: Clip, factual: Attributes, *, prompt: str = "", report: Report | None = None) -> Prepared:
         """Track, codes and identity of a clip; found again by content, and taken up where it was stopped.
