@@ -15,6 +15,7 @@ from benchmark.planted import EDITORS, VARIABLES, configuration, planted
 from countervid.benchmark import layout, results
 from countervid.benchmark.layout import render
 from countervid.benchmark.results import Results, Row
+from countervid.benchmark.scored import Scored
 from countervid.benchmark.tables import MAIN, paper, tables
 from countervid.cli.main import app
 from countervid.errors import ConfigError
@@ -253,3 +254,14 @@ def test_command(small, tmp_path):
 
 def test_configuration_of_planted_results_is_plain():
     assert configuration(seeds=3)["seeds"] == 3
+
+
+def test_references_are_never_pooled_with_edits():
+    results = planted(editors=("flatten", "dva"), steerings=("none", "auto"))
+    by_way = tables(results, ["effectiveness.target"], ("direction",), "steering")[0]
+    for line in by_way.lines:
+        for cell in line.cells:
+            assert cell is None or cell.jobs == sum(
+                job.kind == "edit" and all(job.labels[name] == value for name, value in cell.labels if name != "metric")
+                for job in Scored.of(results).jobs.values()
+            )

@@ -16,8 +16,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from countervid.benchmark.results import EDIT, about
-from countervid.benchmark.scored import REFERENCES, Scored
+from countervid.benchmark.results import EDIT, REFERENCES, about
+from countervid.benchmark.scored import Scored
 from countervid.benchmark.statistics import Estimate, bootstrap
 
 INK, QUIET, LINE, CARD = "#010203", "#020304", "#030405", "#040506"

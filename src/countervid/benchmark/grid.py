@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, cast
 from countervid import models
 from countervid.benchmark.clips import Ask, Filming, Subject, subjects
 from countervid.benchmark.grading import check_items, read_items
-from countervid.benchmark.results import EDIT, REFERENCE
+from countervid.benchmark.results import EDIT, REFERENCE, REFERENCES
 from countervid.causal.graph import CausalGraph
 from countervid.chat.base import ChatConfig
 from countervid.editors import base as editors
@@ -30,7 +30,6 @@ from countervid.models.registry import SUMS, bundled_folder
 from countervid.phantom.dataset import FACE
 from countervid.steering.choose import STEERERS, load_steerer
 
-REFERENCES = ("nothing", "copy-target", "oracle")
 COUPLED = "coupled"  # csvc, without causal decoupling
 STEERINGS = (*STEERERS, "auto", COUPLED)
 UNLOADED = ("vpo", "promptist")  # of large models: whether they fit is known without loading them

@@ -15,6 +15,7 @@ from countervid.models.folder import write_whole
 
 RECORD, TABLE = "benchmark.json", "results.parquet"
 EDIT, REFERENCE = "edit", "reference"  # kinds of jobs
+REFERENCES = ("nothing", "copy-target", "oracle")  # what editors are held against
 FAILED = "failed"  # the only row of a job that failed is 1 of this
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from countervid.benchmark.results import EDIT, FAILED, Results, Row
+from countervid.benchmark.results import EDIT, FAILED, REFERENCES, Results, Row
 
 FIELDS = ("editor", "steering", "metric", "intervention", "variable", "value", "direction", "clip", "seed")
-REFERENCES = ("nothing", "copy-target", "oracle")
 NO_STEERING = "none"
 Case = tuple[str, ...]  # what a job has in common with the same under another steering; the clip first, the seed last
 
@@ -66,11 +65,13 @@ class Scored:
                 if case not in there and (kind == EDIT or job.labels["seed"] in own):
                     there.add(case)
                     jobs["absent: " + "/".join(case)] = missing
-        index: dict[tuple[str, str], set[str]] = {}
-        for name, job in jobs.items():
-            for label in job.labels.items():
-                index.setdefault(label, set()).add(name)
-        return cls(jobs, scores, _ordering(results.config), {label: frozenset(found) for label, found in index.items()})
+        return cls(jobs, scores, _ordering(results.config), _alike(jobs))
+
+    @property
+    def edits(self) -> Scored:
+        """The same without the references."""
+        jobs = {name: job for name, job in self.jobs.items() if job.kind == EDIT}
+        return replace(self, jobs=jobs, alike=_alike(jobs))
 
     def chosen(self, labels: Iterable[tuple[str, str]]) -> frozenset[str]:
         """The names of the jobs with these labels."""
@@ -82,6 +83,14 @@ class Scored:
         scores = self.scores.get(metric, {})
         found = ((self.jobs[name].case, scores.get(name, np.nan)) for name in self.chosen(labels))
         return {case: score for case, score in found if not np.isnan(score)}
+
+
+def _alike(jobs: dict[str, ScoredJob]) -> dict[tuple[str, str], frozenset[str]]:
+    found: dict[tuple[str, str], set[str]] = {}
+    for name, job in jobs.items():
+        for label in job.labels.items():
+            found.setdefault(label, set()).add(name)
+    return {label: frozenset(names) for label, names in found.items()}
 
 
 def _ordering(config: dict[str, Any]) -> Callable[[str, str], Any]:

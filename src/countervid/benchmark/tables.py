@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from countervid.benchmark.results import EDIT, Results, about
-from countervid.benchmark.scored import FIELDS, NO_STEERING, REFERENCES, Scored
+from countervid.benchmark.results import EDIT, REFERENCES, Results, about
+from countervid.benchmark.scored import FIELDS, NO_STEERING, Scored
 from countervid.benchmark.statistics import (
     NOTHING,
     Difference,
@@ -174,15 +174,16 @@ def table(
 ) -> Table:  # fmt: skip
     """One table of these metrics; `metric` is among the rows or the columns, or there is one metric.
 
-    With `edits`, references are left out: nothing steers them, and they cost nothing.
+    With `edits`, references are left out: nothing steers them, and they cost nothing. They are never pooled with edits.
     """
+    scored = scored.edits if edits or "editor" not in (*rows, columns) else scored
     heads = _values(scored, metrics, (columns,))
     ceilings = "metric" in rows and all(metric.startswith("effectiveness.") for metric in metrics)
     lines = []
     for labels in _values(scored, metrics, rows):
         names = scored.chosen(labels)
         states = [scored.jobs[job].state for job in names]
-        if set(states) <= {"absent"} or (edits and dict(labels).get("editor") in REFERENCES):
+        if set(states) <= {"absent"}:
             continue
         cells = []
         for head in heads:

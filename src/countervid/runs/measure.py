@@ -1,6 +1,6 @@
 """From clips to numbers: windows that metrics look at, and what a run says of itself.
 
-`windows_of` is the one place where clips become windows; the command line, runs and the benchmark measure through it.
+The command line and runs measure through `windows_of`; the benchmark, which has exact frames and known faces, does not.
 """
 
 from __future__ import annotations
