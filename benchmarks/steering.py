@@ -38,6 +38,7 @@ from countervid.editors import Target, load_editor
 from countervid.face.align import PORTRAIT, quads
 from countervid.face.landmarks import LandmarkNet
 from countervid.metrics.examiner import Examiner
+from countervid.metrics.obedience import distances
 from countervid.models import bundled
 from countervid.phantom.dataset import FACE, SPLITS
 from countervid.phantom.scm import DOMAINS
@@ -208,15 +209,15 @@ def obeying(bench: Bench, ways: tuple[str, ...], person: Person, editor: Any, fa
             )  # fmt: skip
             for way in ways:
                 case, edited = bench.case(way, editor, prepared, target, graph, squares, source)
-                apart = {other: float((edited - truth).abs().mean() * 127.5) for other, truth in truths.items()}
+                apart = distances(edited / 2, {other: truth / 2 for other, truth in truths.items()})
                 nearest = min(apart, key=apart.__getitem__)
                 seen = {k: case["examiner"][k] for k in known}
                 alike = {g: sum(seen[k] == a[k] for k in known) for g, a in answers.items()}
-                best = max(alike.values())
+                best = {answers[g] == answers[name] for g in alike if alike[g] == max(alike.values())}
                 cases.append(
                     {
                         "person": person.seed, "graph": name, **case, "apart": apart,
-                        "obeyed": answers[nearest] == answers[name], "examined": alike[name] == best,
+                        "obeyed": answers[nearest] == answers[name], "examined": best == {True},
                     }
                 )  # fmt: skip
     return cases

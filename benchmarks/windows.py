@@ -24,18 +24,13 @@ from countervid.clip import Clip
 from countervid.clip.sheets import write_rows
 from countervid.diffusion.windows import windows
 from countervid.editors import Target, load_editor
-from countervid.face.align import PORTRAIT, crop, quads
+from countervid.face.align import PORTRAIT, quads
 from countervid.phantom.dataset import FACE, SPLITS
 from countervid.phantom.scm import DOMAINS
 from countervid.phantom.world import render_clip, sample_person
+from editors import EDITORS, FPS, SIZE, crops, jumps
 
-EDITORS = ("tokenflow", "flatten", "tune-a-video")
-SIZE, FPS, CROP, AROUND = 256, 8.0, 128, 4
-
-
-def jumps(pictures: torch.Tensor) -> torch.Tensor:
-    """Mean difference of each frame to the one before, `(F - 1,)`."""
-    return (pictures[1:] - pictures[:-1]).abs().flatten(1).mean(1)
+AROUND = 4  # frames on each side of a border, in its strip
 
 
 def run(out: Path, name: str, index: int, frames: int, window: int) -> dict[str, Any]:
@@ -54,7 +49,7 @@ def run(out: Path, name: str, index: int, frames: int, window: int) -> dict[str,
             prompt=describe(wanted, person.graph),
         )  # fmt: skip
         edited = editor.edit(prepared, target).frames
-    source, edited = (crop(x, squares, CROP).permute(0, 3, 1, 2).float() / 127.5 - 1 for x in (clip.frames, edited))
+    source, edited = crops(clip.frames, squares), crops(edited, squares)
     borders = [part.own.start - 1 for part in windows(frames, window, editor.config.overlap)[1:]]
     at = np.isin(np.arange(frames - 1), borders)
     ratio, added = (jumps(edited) / jumps(source)).numpy(), jumps(edited - source).numpy() * 127.5
