@@ -106,12 +106,13 @@ def measure(
     if as_json is not None:
         files = {name: str(clip.source) for name, clip in clips.items()}
         write_whole(as_json, json.dumps(outcome.to_json(files, asked), indent=2, ensure_ascii=False) + "\n")
-    _show(outcome)
+    named = [name for name in metrics if name in families]
+    _show(outcome, named)
     for name in sorted(eyes.unused()):
         console().print(
             f"`--weights {name}=...` was not looked with: no number measured here has weights of that name."
         )
-    _refuse([name for name in metrics if name in families], outcome)
+    _refuse(named, outcome)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +218,8 @@ def _why(family: type, name: str) -> str:
     return str(getattr(family, "undefined", {}).get(name, ""))
 
 
-def _show(outcome: Outcome) -> None:
+def _show(outcome: Outcome, named: Sequence[str]) -> None:
+    """The numbers, and what could not be had of those that nobody named: for the others there is an error."""
     from rich.table import Table
     from rich.text import Text
 
@@ -237,9 +239,9 @@ def _show(outcome: Outcome) -> None:
         table.add_row(name, shown, about[name].better, about[name].unit, Text(what))
     if outcome.scores:
         screen.print(table)
-    for why, names in _grouped(outcome.missing).items():
+    for why, names in _grouped({n: why for n, why in outcome.missing.items() if n not in named}).items():
         screen.print(Text(f"Not measured: {names}. {why}"), style="yellow", soft_wrap=True)
-    for wants, names in _grouped({name: "; ".join(wants) for name, wants in outcome.left_out.items()}).items():
+    for wants, names in _grouped({n: "; ".join(why) for n, why in outcome.left_out.items() if n not in named}).items():
         screen.print(Text(f"Left out: {names}. Needed is {wants}"), style="dim", soft_wrap=True)
 
 
