@@ -39,10 +39,10 @@ def steered(clip: Clip, folder: Path, critic: Meter, **options: object) -> tuple
 
 
 def test_it_goes_on_until_the_critic_sees_what_was_asked_for(clip: Clip, tmp_path: Path) -> None:
-    done, editor = steered(clip, tmp_path, Meter(level=60))
+    done, editor = steered(clip, tmp_path, Meter(level=55))
     assert [round.holds for round in done.rounds] == [False, False, True]
     assert done.stopped == "everything asked for is seen" and editor.edits == 3
-    assert float(done.clip.first(1).frames.float().mean()) >= 60
+    assert float(done.clip.first(1).frames.float().mean()) >= 55
     assert (
         "shining" in done.chosen.step.target.prompt
         and done.chosen.step.target.negative_prompt == "This person is dark."
@@ -71,10 +71,10 @@ def test_as_published_the_last_edit_is_returned_unseen(clip: Clip, tmp_path: Pat
 
 
 def test_one_failed_call_is_one_record_and_two_in_a_row_end_it(clip: Clip, tmp_path: Path) -> None:
-    done, _ = steered(clip, tmp_path / "one", Meter(level=60, broken=frozenset({0})))
+    done, _ = steered(clip, tmp_path / "one", Meter(level=55, broken=frozenset({0})))
     assert [round.failure for round in done.rounds] == ["the lamp's meter is out of order", "", ""]
     assert done.rounds[0].step == done.rounds[1].step and done.chosen.holds
-    done, _ = steered(clip, tmp_path / "two", Meter(level=60, broken=frozenset({1, 2})))
+    done, _ = steered(clip, tmp_path / "two", Meter(level=55, broken=frozenset({1, 2})))
     assert done.stopped.startswith("2 calls in a row failed") and done.chosen.number == 0
 
 
@@ -140,7 +140,6 @@ rounds = st.lists(
 @given(rounds)
 def test_nothing_better_than_the_best_was_tried(tried: list[Round]) -> None:
     chosen = best(tried)
-    assert all(len(chosen.missing) <= len(other.missing) for other in tried)
     assert not any(other.holds for other in tried) or chosen.holds
     nearest = front(tried)
     assert nearest and [r.distance for r in nearest] == sorted(r.distance for r in nearest)
@@ -172,7 +171,8 @@ def test_a_consequence_that_is_missing_weighs_as_much_as_what_was_lost() -> None
     nothing, gentle = made(0, "dark", "no", "grey", distance=1.0), made(1, "bright", "no", "grey")
     loud, doubtful = made(2, "bright", "yes", "red", distance=5.0), made(3, "bright", "no", "red", sure=0.6)
     assert best([nothing, loud]) is loud  # the intervention itself goes before everything
-    assert best([loud, gentle]) is gentle
+    assert best([loud, made(1, "bright", "no", "grey", distance=4.0)]).number == 1  # one wrong in either, and nearer
+    assert best([loud, gentle]) is loud
     assert best([doubtful, gentle]) is gentle
 
 

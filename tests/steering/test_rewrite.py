@@ -77,6 +77,23 @@ def test_what_is_missing_comes_first_and_each_turn_has_other_words() -> None:
     assert drafts[0].negative == "He is young."
 
 
+def test_the_negative_prompt_says_what_was_lost_and_has_words_for_what_is_silent() -> None:
+    factual = {"age": "old", "gender": "man", "beard": "yes", "bald": "no"}
+    wanted = {**factual, "gender": "woman", "beard": "no"}
+    answers = {"beard": Answer(value="yes", confidence=0.9), "bald": Answer(value="yes", confidence=0.6)}
+    verdict = Verdict(critic="x", frames=(0,), answers=answers)
+
+    def negative(**changes: Any) -> str:
+        return RuleWriter().rewrite(task(wanted=wanted, factual=factual, verdict=verdict, **changes)).negative
+
+    assert negative(missing={"beard": "no"}) == "This person has beard."  # neither he nor she: a woman is seen
+    assert negative(missing={"beard": "no", "gender": "woman"}) == "He has beard."
+    assert negative(missing={"beard": "no"}, lost={"bald": "no"}) == "This person has beard, this person is bald."
+    bearded = task(wanted={**factual, "bald": "yes"}, factual={**factual, "beard": "no"}, missing={"beard": "yes"})
+    assert RuleWriter().rewrite(bearded).negative == "A man, clean shaven."
+    assert negative() == ""
+
+
 def test_causes_of_what_is_set_are_left_unsaid() -> None:
     wanted = {"age": "young", "gender": "woman", "beard": "no", "bald": "yes"}
     asked = task(wanted=wanted, missing={"bald": "yes"}, unsaid=FACE.decoupled(["bald"]), turn=1)
@@ -170,22 +187,22 @@ def test_the_way_grows_where_words_were_not_enough_and_is_halved_where_something
     first = steerer.next([begun])
     assert first is not None and first.target.strength == 1.0 and first.target.negative_prompt == "He is young."
     second = steerer.next([begun, round_of(first.target, 0.7, number=1)])
-    assert second is not None and second.target.strength == 1.3 and second.target.guidance is None
+    assert second is not None and second.target.strength == 1.15 and second.target.guidance is None
     assert second.target.prompt.startswith("A man, elderly")
     lost = round_of(second.target, 0.9, number=2, gender="woman")
     third = steerer.next([begun, round_of(first.target, 0.7, number=1), lost])
-    assert third is not None and third.target.strength == 1.15
+    assert third is not None and third.target.strength == 1.075
 
 
 def test_the_guidance_moves_last() -> None:
     steerer = Words(FACE, RuleWriter(), 4.0)
     rounds = [round_of(target(), 0.6)]
-    for number in range(1, 6):
+    for number in range(1, 7):
         step = steerer.next(rounds)
         assert step is not None
         rounds.append(round_of(step.target, 0.6 + 0.01 * number, number=number, distance=0.0))
     guidance = [round.step.target.guidance for round in rounds]
-    assert guidance == [None, None, None, None, None, 5.6] and max(r.step.target.strength for r in rounds) == 1.7
+    assert guidance == [None] * 6 + [5.6] and max(r.step.target.strength for r in rounds) == 1.6
 
 
 def test_one_writer_that_fails_is_not_the_end() -> None:

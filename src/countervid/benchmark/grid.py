@@ -30,7 +30,7 @@ from countervid.models.registry import SUMS, bundled_folder
 from countervid.phantom.dataset import FACE
 from countervid.steering.choose import STEERERS, load_steerer
 
-COUPLED = "coupled"  # csvc, without causal decoupling
+COUPLED, AS_PUBLISHED = "coupled", "csvc-paper"  # the one is the other without causal decoupling
 STEERINGS = (*STEERERS, "auto", COUPLED)
 UNLOADED = ("vpo", "promptist")  # of large models: whether they fit is known without loading them
 EXAMINER = "examiner"
@@ -173,7 +173,7 @@ def make_grid(config: BenchmarkConfig) -> Grid:
                 for ask in subject.asks:
                     for way in ways:
                         if way == COUPLED and not subject.graph.decoupled({ask.variable}):
-                            left_out[f"{COUPLED}/{ask.variable}"] = "nothing causes it: the same as csvc"
+                            left_out[f"{COUPLED}/{ask.variable}"] = f"nothing causes it: the same as {AS_PUBLISHED}"
                             continue
                         jobs.append(Job(subject.name, editor, way, ask.variable, ask.value, seed, EDIT))
     if not any(job.kind == EDIT for job in jobs):

@@ -28,6 +28,7 @@ from countervid.benchmark.clips import Ask, Footage, Shelf, Subject
 from countervid.benchmark.counted import PREPARING, Counted
 from countervid.benchmark.grading import Grader, load_judge, read_items
 from countervid.benchmark.grid import (
+    AS_PUBLISHED,
     COUPLED,
     EXAMINER,
     Grid,
@@ -176,7 +177,7 @@ class Worker:
     ) -> tuple[Footage, Target, dict[str, float | None]]:
         counted, prepared = self._prepared(job, subject, factual)
         critic, graph = self._looking(), subject.graph
-        steerer: Any = load_steerer("csvc" if job.steering == COUPLED else job.steering, counted.editor, graph)
+        steerer: Any = load_steerer(AS_PUBLISHED if job.steering == COUPLED else job.steering, counted.editor, graph)
         if job.steering == COUPLED:
             steerer = replace(steerer, decouple=False)
         began, drawing = time.perf_counter(), counted.seconds
@@ -233,7 +234,7 @@ class Worker:
         chosen, sums = done.chosen, spent(done.rounds)
         drawn = [counted.cost(prepared, counted.mark(round.step.target)) for round in done.rounds]
         preparing = counted.cost(prepared, PREPARING)
-        paper = job.steering == "csvc-paper"  # it minds what should change, and nothing else
+        paper = job.steering in (AS_PUBLISHED, COUPLED)  # it minds what should change, and nothing else
         satisfied = None if chosen.verdict is None else float(not chosen.missing and (paper or chosen.holds))
         return {
             "cost.seconds": beside + sum(cost["seconds"] or 0.0 for cost in drawn),

@@ -63,13 +63,14 @@ class Verdict(BaseModel):
         """Mean probability that the answers leave to the wanted values, 0..1; 1 where nothing is wanted."""
         if not wanted:
             return 1.0
-        return float(np.mean([_leaves(self.answers.get(name), value) for name, value in wanted.items()]))
+        return float(np.mean([self.leaves(name, value) for name, value in wanted.items()]))
 
-
-def _leaves(answer: Answer | None, value: str) -> float:
-    if answer is None or answer.value is None:
-        return 0.5
-    return answer.confidence if answer.value == value else 1 - answer.confidence
+    def leaves(self, name: str, value: str) -> float:
+        """The probability that the answer leaves to a value, 0..1; a half where there is none."""
+        answer = self.answers.get(name)
+        if answer is None or answer.value is None:
+            return 0.5
+        return answer.confidence if answer.value == value else 1 - answer.confidence
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 from countervid.critics.base import Verdict
 from countervid.editors.base import Target
 
+AS_GOOD = 0.2  # attributes: rounds that differ by less are as good
+
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
@@ -48,15 +50,13 @@ class Round:
 
     @property
     def lost(self) -> dict[str, str]:
-        """What should have stayed and is surely seen to be something else."""
+        """What should have stayed and looks like something else, surely or not."""
         if self.verdict is None:
             return {}
-        answers, sure = self.verdict.answers, self.verdict.sure
-        kept = self.step.target.kept
+        answers, kept = self.verdict.answers, self.step.target.kept
         return {
-            name: value for name, value in kept.items()
-            if name in answers and answers[name].value not in (None, value) and answers[name].confidence >= sure
-        }  # fmt: skip
+            name: value for name, value in kept.items() if name in answers and answers[name].value not in (None, value)
+        }
 
     @property
     def holds(self) -> bool:
@@ -65,22 +65,20 @@ class Round:
 
     @property
     def rank(self) -> tuple[float, ...]:
-        """Sorts the better round first: the intervention itself, then all else that should be so, then nearness.
+        """Sorts the better round first: what holds, then by how many attributes are probably wrong; then by nearness.
 
-        A consequence that is not seen and an attribute that was lost weigh the same: else a loud edit that brings the
-        one and takes the other would always win. Of rounds that are as good, the one in which less of what should stay
-        is in doubt goes first, then the one that comes closer to being seen, then the one nearer to the source.
+        What should have changed and what should have stayed weigh the same, the intervention itself twice: a loud edit
+        that brings one consequence and takes two other attributes is no better than a gentle one.
         """
         if self.verdict is None:
-            return (float("inf"),)
-        target, missing = self.step.target, self.missing
-        undone = sum(name in target.do for name in missing)
-        doubted = sum(
-            self.verdict.answers[name].value != value for name, value in target.kept.items()
-            if name in self.verdict.answers
-        )  # fmt: skip
-        sureness = round(self.verdict.support(target.changed), 1) if missing else 1.0
-        return (undone, len(missing) - undone + len(self.lost), doubted, -sureness, self.distance)
+            return (2.0,)
+        if self.holds:
+            return (0.0, 0.0, self.distance)
+        target, leaves = self.step.target, self.verdict.leaves
+        wrong = sum(
+            (2 if name in target.do else 1) * (1 - leaves(name, value)) for name, value in target.counterfactual.items()
+        )
+        return (1.0, round(wrong / AS_GOOD), self.distance)
 
     def to_json(self) -> dict[str, Any]:
         """A line of `verdicts.jsonl`."""

@@ -18,7 +18,7 @@ from countervid.causal.lexicon import read
 from countervid.chat.base import Chat, Message
 from countervid.critics.asked import json_in
 from countervid.errors import CallError, InterventionError
-from countervid.steering.rewrite import Draft, Task, before
+from countervid.steering.rewrite import Draft, Task, against
 
 LONGEST = 24  # words of a prompt
 SCHEMA = {
@@ -54,7 +54,7 @@ class ChatWriter:
         feedback = self.chat.complete([Message("system", CRITIC), Message("user", situation)]).text.strip()
         asked = f"{situation}\n\nFeedback: {feedback}\n\nWrite the improved prompt."
         prompt = self._prompt([Message("system", WRITER), Message("user", asked)], task)
-        return Draft(prompt=prompt, negative=before(task), feedback=feedback)
+        return Draft(prompt=prompt, negative=against(task), feedback=feedback)
 
     def paraphrase(self, prompt: str, wanted: Mapping[str, str], graph: CausalGraph) -> str:
         asked = [Message("system", EXPRESSIVE), Message("user", prompt)]

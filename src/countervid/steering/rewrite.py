@@ -92,7 +92,7 @@ class RuleWriter:
             parts.append(f"do not name {', '.join(sorted(task.unsaid))}: it causes what is set")
         urgent = {**task.missing, **task.lost} if task.turn else {}
         prompt = emphasised(task.wanted, urgent, task.graph, max(0, task.turn - 1), without=task.unsaid)
-        return Draft(prompt=prompt, negative=before(task), feedback="; ".join(parts))
+        return Draft(prompt=prompt, negative=against(task), feedback="; ".join(parts))
 
     def paraphrase(self, prompt: str, wanted: Mapping[str, str], graph: CausalGraph) -> str:
         spoken = [name for name in wanted if phrase(name, wanted[name], graph, 0)]
@@ -111,20 +111,28 @@ def emphasised(
     What can only be said by silence (no beard) is left to the negative prompt unless the graph has words for it.
     """
     plain = describe(wanted, graph, without=without)
-    noun = next(
-        (v.language.subjects[wanted[n]].noun for n, v in graph.variables.items()
-         if n in wanted and n not in without and v.language.subjects), graph.person.split()[-1],
-    )  # fmt: skip
-    said = [phrase(name, value, graph, turn) for name, value in urgent.items() if name not in without]
-    words = [word for word in said if word]
-    if not words:
+    first = listed(wanted, urgent, graph, turn, without)
+    if not first:
         return plain
-    prompt = f"{', '.join([f'A {noun}', *words])}. {plain}"
+    prompt = f"{first} {plain}"
     try:
         stated = read(prompt, graph).stated
     except InterventionError:
         return plain
     return prompt if all(wanted.get(name) == value for name, value in stated.items()) else plain
+
+
+def listed(
+    attributes: Mapping[str, str], chosen: Mapping[str, str], graph: CausalGraph, turn: int, without: Collection[str]
+) -> str:
+    """What is chosen, one phrase after another: "A woman, bearded, elderly."; empty where there are no words for it."""
+    said = [phrase(name, value, graph, turn) for name, value in chosen.items() if name not in without]
+    words = [word for word in said if word]
+    noun = next(
+        (v.language.subjects[attributes[n]].noun for n, v in graph.variables.items()
+         if n in attributes and n not in without and v.language.subjects), graph.person.split()[-1],
+    )  # fmt: skip
+    return f"{', '.join([f'A {noun}', *words])}." if words else ""
 
 
 def phrase(name: str, value: str, graph: CausalGraph, turn: int) -> str:
@@ -136,8 +144,25 @@ def phrase(name: str, value: str, graph: CausalGraph, turn: int) -> str:
     return words[turn % len(words)] if words else ""
 
 
-def before(task: Task) -> str:
-    """A negative prompt: how the person was in what is missing, as the graph says it; empty where nothing is."""
-    graph, was = task.graph, {name: task.factual[name] for name in task.missing if name in task.factual}
-    subject = {n: task.factual[n] for n, v in graph.variables.items() if v.language.subjects and n in task.factual}
-    return describe({**subject, **was}, graph, without=task.unsaid) if was else ""
+def against(task: Task) -> str:
+    """A negative prompt: how the person was in what is missing, and how they look in what was lost; empty for neither.
+
+    Said in a sentence of the same kind as the prompt, of somebody whose own word is the same in both or in neither, so
+    that guidance moves nothing else: where a woman became a man, "this person has lipstick" and neither he nor she.
+    What the graph passes over in silence (no beard) it has words for, and they come first.
+    """
+    graph, shown = task.graph, {name: task.factual[name] for name in task.missing if name in task.factual}
+    if task.verdict is not None:
+        seen = {name: task.verdict.answers[name].value for name in task.lost if name in task.verdict.answers}
+        shown |= {name: value for name, value in seen.items() if value is not None}
+    subject = {
+        name: value for name, value in task.factual.items()
+        if graph.variables[name].language.subjects and (name in task.missing or task.wanted.get(name) == value)
+    }  # fmt: skip
+    words = {name: graph.variables[name].language for name in shown}
+    silent = {n: v for n, v in shown.items() if not words[n].subjects and words[n].clauses.get(v) is None}
+    spoken = {name: value for name, value in shown.items() if name not in silent and name not in task.unsaid}
+    sentences = [listed({**subject, **shown}, silent, graph, 0, without=task.unsaid)]
+    if spoken:
+        sentences.append(describe({**subject, **spoken}, graph, without=task.unsaid))
+    return " ".join(sentence for sentence in sentences if sentence)

@@ -19,11 +19,12 @@ from countervid.errors import CallError
 from countervid.steering.base import Manner, Round, Step, best
 from countervid.steering.rewrite import Draft, RuleWriter, Task, Writer
 
-FURTHER = 1.3  # times the way from the source's words, where something is not seen
-MOST_STRENGTH = 1.7
+FURTHER = 1.15  # times the way from the source's words, where something is not seen
+MOST_STRENGTH = 1.6
 LOUDER = 1.4  # times the guidance, where the way is at its end
 MOST_LOUD = 2.0  # times the editor's own guidance; beyond, pictures burn
-SOFTER = 0.7  # times the way, where something was lost and nothing gentler was tried
+LATE = 3  # the push, counted from 0, from which on the causes of what is set are left unsaid
+SOFTER = 0.85  # times the way, where something was lost and nothing gentler was tried
 PUBLISHED_FRAME = 6  # counted from 0: the one that CSVC judges
 PUBLISHED_ROUNDS = 2
 
@@ -77,7 +78,8 @@ class Words:
 
     def _draft(self, rounds: Sequence[Round], base: Round) -> tuple[Draft, str]:
         target, turn = base.step.target, len(rounds) - 1 if self.negatives else len(rounds)
-        unsaid = self.graph.decoupled(target.do) - set(target.changed) if self.decouple and turn else frozenset()
+        decouples = self.decouple and turn >= (LATE if self.negatives else 1)
+        unsaid = self.graph.decoupled(target.do) - set(target.changed) if decouples else frozenset()
         task = Task(
             goal=rounds[0].step.target.prompt, prompt=target.prompt, factual=target.factual,
             wanted=target.counterfactual, missing=base.missing, lost=base.lost,
