@@ -3,11 +3,12 @@
     python benchmarks/obedience.py run OUT [--editor flatten] [--clips 10] [--first 0] [--frames 16]
     python benchmarks/obedience.py table OUT
 
-The same people are edited by the published graph, by `empty` (nothing causes anything), `reversed` and `absurd` (a
-beard puts glasses on), unsteered and steered, wherever the graphs do not agree anyway. Each graph has its own truth.
-Asked of every result: which graph's truth is it nearest to, in pixels and in what the examiner sees; and which graph's
-answer do the attributes that the examiner reads agree with best? One line a case is kept in OUT, so that a stopped run
-goes on and several may share the work. `table` prints shares, with 95 % bootstrap intervals over people.
+The same people are edited by the published graph `face`, by `empty` (nothing causes anything), `reversed` and `absurd`
+(a beard puts glasses on, baldness a hat), unsteered and steered. Each graph has its own truth. Told one of several
+graphs, wherever they do not agree anyway: is the result nearest to the truth of that one, in what the examiner sees and
+in pixels, and do the attributes that the examiner reads agree with its answer better than with any other? One line a
+case is kept in OUT, so that a stopped run goes on and several may share the work. `table` prints shares, with 95 %
+bootstrap intervals over people.
 """
 
 from __future__ import annotations
@@ -39,7 +40,13 @@ from countervid.phantom.world import Person, render_clip
 from countervid.steering.choose import load_steerer
 from countervid.steering.loop import LoopConfig, steer
 
-GRAPHS = ("face", "empty", "reversed", "absurd")
+AGAINST = {
+    "face": ("empty", "reversed"),
+    "empty": ("face", "reversed"),
+    "reversed": ("face", "empty"),
+    "absurd": ("face",),
+}
+"""The graph told, and those that it is to be told apart from: of the same variables, or in no model's experience."""
 WAYS = ("none", "auto")
 DRAWS = 10_000
 
@@ -50,7 +57,7 @@ class Bench:
     def __init__(self, name: str, filming: Filming, max_edits: int, device: str) -> None:
         self.name, self.filming, self.device = name, filming, device
         self.examiner, self.critic = Examiner.from_folder(bundled("examiner")), BundledCritic.load()
-        self.graphs = {graph: CausalGraph.load(graph) for graph in GRAPHS}
+        self.graphs = {graph: CausalGraph.load(graph) for graph in AGAINST}
         self.loop = LoopConfig(max_edits=max_edits)
 
     def cases(self, person: Person) -> list[dict[str, Any]]:
@@ -108,7 +115,7 @@ class Bench:
 
     @torch.inference_mode()
     def judged(self, edited: Tensor, truths: dict[str, Tensor], answers: dict[str, dict[str, str]]) -> dict[str, Any]:
-        """How far the result is from each truth, and with how much of each answer it agrees."""
+        """How far the result is from each truth, and what is seen of it."""
 
         def signed(crops: Tensor) -> Tensor:
             return crops.permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -124,28 +131,35 @@ class Bench:
         seen = self.examiner.read(signed(edited))
         features = distances(looked(edited), {name: looked(truth) for name, truth in truths.items()}, distance=apart)
         pixels = distances(signed(edited) / 2, {name: signed(truth) / 2 for name, truth in truths.items()})
-        differ = {name for name in next(iter(answers.values())) if len({a[name] for a in answers.values()}) > 1}
-        alike = {graph: -sum(seen[k] == answer[k] for k in differ) for graph, answer in answers.items()}
-        return {"pixels": pixels, "features": features, "alike": alike, "seen": {k: seen[k] for k in sorted(differ)}}
+        return {"pixels": pixels, "features": features, "seen": {name: seen[name] for name in answers["face"]}}
 
 
-def followed(case: Mapping[str, Any], by: str) -> float:
-    """Whether the graph told is the nearest; graphs that give the same answer count as one."""
+def rivals(case: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """The answers of the graph told and of those that it is held against; what gives the same answer counts as one."""
     answers = case["answers"]
     told = answers[case["told"]]
-    apart = {("told" if answers[graph] == told else graph): value for graph, value in case[by].items()}
+    return {"told": told} | {name: answers[name] for name in AGAINST[case["told"]] if answers[name] != told}
+
+
+def nearest(case: Mapping[str, Any], by: str) -> float:
+    """Whether the truth of the graph told is the nearest."""
+    apart = {name: case[by][case["told"] if name == "told" else name] for name in rivals(case)}
+    return obeyed("told", apart)
+
+
+def read(case: Mapping[str, Any]) -> float:
+    """Whether the graph told answers more of what is seen than any other; a tie is none."""
+    answers, seen = rivals(case), case["seen"]
+    apart = {name: float(sum(seen[k] != answer[k] for k in seen)) for name, answer in answers.items()}
     found = obeyed("told", apart)
     return 0.0 if math.isnan(found) else found
 
 
-def exact(case: Mapping[str, Any]) -> float:
-    told = case["answers"][case["told"]]
-    return float(all(told[name] == value for name, value in case["seen"].items()))
-
-
-def by_chance(case: Mapping[str, Any]) -> float:
-    """Whether an editor that always did what `empty` says would be right."""
-    return float(case["answers"][case["told"]] == case["answers"]["empty"])
+def exactly(case: Mapping[str, Any]) -> float:
+    """Whether all is as the graph told says, of that in which the graphs differ."""
+    answers = rivals(case)
+    differ = [name for name in case["seen"] if len({answer[name] for answer in answers.values()}) > 1]
+    return float(all(case["seen"][name] == answers["told"][name] for name in differ))
 
 
 def share(cases: list[dict[str, Any]], value: Callable[[dict[str, Any]], float]) -> str:
@@ -165,18 +179,18 @@ def cases_of(path: Path) -> list[dict[str, Any]]:
 
 def table(out: Path) -> None:
     cases = [case for path in sorted(out.glob("*.jsonl")) for case in cases_of(path)]
+    cases = [case for case in cases if len(rivals(case)) > 1]
     print(f"{len({case['person'] for case in cases})} people\n")
-    print(
-        "| told | | edits | as the examiner reads | all as it says | nearest, as it sees | in pixels | `empty` always |"
-    )
+    print("| told | against | | edits | as the examiner reads | exactly | nearest, as the examiner sees | in pixels |")
     print("|---|---|---|---|---|---|---|---|")
-    for told in (*GRAPHS, "all"):
+    for told in (*AGAINST, "all"):
         for way in WAYS:
             chosen = [case for case in cases if case["way"] == way and told in (case["told"], "all")]
             if chosen:
-                parts = [share(chosen, partial(followed, by=by)) for by in ("alike", "features", "pixels")]
-                parts = [parts[0], share(chosen, exact), *parts[1:], share(chosen, by_chance)]
-                print(f"| {told} | {way} | {len(chosen)} | " + " | ".join(parts) + " |")
+                parts = [share(chosen, read), share(chosen, exactly)]
+                parts += [share(chosen, partial(nearest, by=by)) for by in ("features", "pixels")]
+                against = ", ".join(AGAINST.get(told, ()))
+                print(f"| {told} | {against} | {way} | {len(chosen)} | " + " | ".join(parts) + " |")
 
 
 def main() -> None:
