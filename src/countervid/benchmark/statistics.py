@@ -219,8 +219,7 @@ def spearman(
     if groups is not None and all(np.ptp(clip[rows]) == 0 for rows in members):
         inside: dict[str, list[float]] = {}
         for rows in members:
-            found = _rank_correlations(x[rows], y[rows], np.zeros(len(rows), np.int64), np.ones((1, 1)))
-            inside.setdefault(str(names[clip[rows[0]]]), []).append(float(found[0]))
+            inside.setdefault(str(names[clip[rows[0]]]), []).append(_rank_correlation(x[rows], y[rows]))
         return bootstrap(inside, draws=draws, seed=seed)
     drawn = np.concatenate([np.ones((1, len(names))), _times(len(names), draws, seed)])  # the first: as it is
     total, defined = np.zeros(len(drawn)), np.zeros(len(drawn))
@@ -245,6 +244,13 @@ def interval(drawn: Array, clips: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def _rank_correlation(x: Array, y: Array) -> float:
+    """Correlation of the ranks of x and y; NaN where one is constant."""
+    one, two = (stats.rankdata(values) - (len(values) + 1) / 2 for values in (x, y))
+    scale = float(np.sqrt(one @ one) * np.sqrt(two @ two))
+    return float(np.clip(one @ two / scale, -1.0, 1.0)) if scale else float("nan")
+
+
 def _rank_correlations(x: Array, y: Array, clip: NDArray[np.int64], drawn: Array) -> Array:
     """Correlation of the ranks of x and y, `(n,)`, when clip c is there `drawn[:, c]` times; NaN where one is constant.
 
@@ -254,16 +260,21 @@ def _rank_correlations(x: Array, y: Array, clip: NDArray[np.int64], drawn: Array
     """
     below = [_below(values, clip, drawn.shape[1]) for values in (x, y)]
     count = np.bincount(clip, minlength=drawn.shape[1]).astype(np.float64)
-    own = np.eye(drawn.shape[1])[clip]  # (n, clips)
-    forms = [
-        np.einsum("nc,nd,ne->cde", own, below[i], below[j], optimize=True).reshape(len(count), -1)
-        for i, j in ((0, 1), (0, 0), (1, 1))
-    ]
+    rows = [np.flatnonzero(clip == index) for index in range(drawn.shape[1])]
+    first, second = np.triu_indices(drawn.shape[1])  # w_d w_e is w_e w_d: of both, the one holds their sum
+
+    def form(i: int, j: int) -> Array:
+        whole = np.stack([below[i][own].T @ below[j][own] for own in rows])
+        both: Array = (whole + whole.transpose(0, 2, 1))[:, first, second]
+        both[:, first == second] /= 2
+        return both
+
+    forms = [form(i, j) for i, j in ((0, 1), (0, 0), (1, 1))]
     found = np.empty(len(drawn))
     step = max(1, _BLOCK // len(count) ** 2)
     for start in range(0, len(drawn), step):
         weight = drawn[start : start + step]
-        squares = (weight[:, :, None] * weight[:, None, :]).reshape(len(weight), -1)
+        squares = weight[:, first] * weight[:, second]
         cross, one, two = (
             np.einsum("dk,dk->d", weight @ form, squares) - (weight @ count) ** 3 / 4 for form in forms
         )  # fmt: skip
