@@ -14,7 +14,7 @@ from countervid.cli.main import app
 from countervid.cli.measure import MARKS, WANTS, markdown, with_table
 from countervid.clip import Clip
 from countervid.errors import ConfigError
-from countervid.metrics.base import About, catalogue
+from countervid.metrics.base import About, catalogue, of_several
 from countervid.phantom.world import render_clip, sample_person
 
 GUIDE = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -121,13 +121,14 @@ def test_the_list_names_everything_and_what_it_needs(call: Any) -> None:
     result = call("--list")
     assert result.exit_code == 0, result.output
     assert all(f" {name} " in result.output for name in catalogue())
+    assert all(f" {name}° " in result.output for name in of_several()) and "obedience" in of_several()
     result = call("--list", "truth")
     assert "truth.skill" in result.output and "effectiveness" not in result.output
 
 
 def test_the_guide_tells_every_metric_as_it_is() -> None:
     text = GUIDE.read_text(encoding="utf-8")
-    assert text == with_table(text, catalogue(), "docs/metrics.md"), (
+    assert text == with_table(text, catalogue(), of_several(), "docs/metrics.md"), (
         "The table of metrics is not up to date: countervid measure --list --into docs/metrics.md"
     )
 
@@ -138,10 +139,10 @@ def test_a_table_is_renewed_between_its_marks_alone(call: Any, tmp_path: Path) -
     assert call("--list", "--into", guide).exit_code == 0
     text = guide.read_text()
     assert text.startswith("Before.\n") and text.endswith("After.\n") and "old" not in text.split(MARKS[0])[1][:5]
-    assert all(f"| `{name}` |" in text for name in catalogue())
+    assert all(f"| `{name}` |" in text for name in (*catalogue(), *of_several()))
     assert call("--list", "--into", guide).exit_code == 0
     assert guide.read_text() == text
     about = {"a.b": About(title="A", better="lower", formula="|x - y|", source="us", unit="px")}
-    assert "| `a.b` | A | lower, px | \\|x - y\\| | none | us |" in markdown(about)
+    assert "| `a.b` | A | lower, px | \\|x - y\\| | none | us |" in markdown({}, about)
     with pytest.raises(ConfigError, match="no place for the table"):
-        with_table("nothing here", about, "guide.md")
+        with_table("nothing here", about, {}, "guide.md")

@@ -266,24 +266,34 @@ def _list(names: Sequence[str], into: Path | None) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from countervid.metrics.base import catalogue, chosen
+    from countervid.metrics.base import catalogue, chosen, of_several
     from countervid.models.folder import write_whole
 
     known = catalogue()
     about = {name: known[name] for name in sorted(chosen(names))}
     if into is not None:
-        write_whole(into, with_table(into.read_text(encoding="utf-8"), known, str(into)))
+        write_whole(into, with_table(into.read_text(encoding="utf-8"), known, of_several(), str(into)))
         return
+    about |= of_several() if "all" in names else {}
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for column in ("metric", "better", "formula", "weights", "source"):
         table.add_column(column, no_wrap=column == "metric")
     for name, it in about.items():
-        table.add_row(name, it.better, Text(it.formula), Text(it.weights or "none"), Text(it.source))
+        shown = name if name in known else f"{name}°"
+        table.add_row(shown, it.better, Text(it.formula), Text(it.weights or "none"), Text(it.source))
     console().print(table)
+    if len(about.keys() - known):
+        console().print(
+            "° takes several clips, several edits of one, or a graph: from Python, see docs/truth.md", style="dim"
+        )
 
 
-def with_table(text: str, about: Mapping[str, About], where: str) -> str:
+def with_table(text: str, about: Mapping[str, About], several: Mapping[str, About], where: str) -> str:
     """A Markdown text with the table of metrics renewed between its two marks.
+
+    Args:
+        about: Of one clip.
+        several: Of several clips, edits, or a graph.
 
     Raises:
         ConfigError: The marks are not there.
@@ -292,15 +302,16 @@ def with_table(text: str, about: Mapping[str, About], where: str) -> str:
     _, last, after = rest.partition(MARKS[1])
     if not (first and last):
         raise ConfigError(f"`{where}` has no place for the table. Put the lines {MARKS[0]} and {MARKS[1]} there.")
-    return f"{before}{first}\n\n{markdown(about)}\n{last}{after}"
+    return f"{before}{first}\n\n{markdown(about, several)}\n{last}{after}"
 
 
-def markdown(about: Mapping[str, About]) -> str:
-    """The metrics as Markdown: a table a family, ending in a line break."""
+def markdown(about: Mapping[str, About], several: Mapping[str, About]) -> str:
+    """The metrics as Markdown: a table a family, and one of those of several clips; ending in a line break."""
     families: dict[str, list[str]] = {}
     for name in about:
         families.setdefault(name.partition(".")[0], []).append(name)
-    parts = []
+    families |= {"of several clips, several edits of one, or a graph: from Python": list(several)} if several else {}
+    about, parts = {**about, **several}, []
     for family, names in families.items():
         rows = [
             f"**{family}**\n",

@@ -14,6 +14,7 @@ import math
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import torch
@@ -180,9 +181,18 @@ def register(family: MetricClass) -> MetricClass:
 
 def catalogue() -> dict[str, About]:
     """Every number that can be measured of one clip, by name."""
-    for module in pkgutil.iter_modules(metrics.__path__):
-        importlib.import_module(f"{metrics.__name__}.{module.name}")
+    _modules()
     return {name: family.about[name] for name, family in sorted(_FAMILIES.items())}  # type: ignore[attr-defined]
+
+
+def of_several() -> dict[str, About]:
+    """Every number that takes several clips, several edits of one, or a graph, by name: measured from Python alone."""
+    return {name: about for module in _modules() for name, about in getattr(module, "ABOUT", {}).items()}
+
+
+def _modules() -> list[ModuleType]:
+    found = pkgutil.iter_modules(metrics.__path__)
+    return [importlib.import_module(f"{metrics.__name__}.{module.name}") for module in found]
 
 
 def chosen(names: Sequence[str]) -> dict[str, type]:
