@@ -112,6 +112,14 @@ def test_strengths_are_bisected_to_where_the_answer_turns(clip: Clip, tmp_path: 
     assert done.chosen.holds and 2.6 <= strength < 3.0 and done.stopped == "everything asked for is seen"
 
 
+def test_a_strength_that_was_tried_is_not_tried_again(clip: Clip, tmp_path: Path) -> None:
+    # 1 and 1.3 are too little for 50, 1.6 is enough: what is left between is as good as the same.
+    knobs = frozenset({"strengths"})
+    done, _ = steered(clip, tmp_path, Meter(level=50), steerer=Strengths(), knobs=knobs)
+    assert [round.step.target.strengths.get("light", 1.0) for round in done.rounds] == pytest.approx([1.0, 1.6, 1.3])
+    assert done.chosen.number == 1 and done.chosen.holds
+
+
 def test_the_frames_that_are_judged_are_spread_over_those_with_the_face() -> None:
     assert spread(range(24), 5) == (2, 7, 12, 16, 21)
     assert spread([3, 4], 5) == (3, 4)

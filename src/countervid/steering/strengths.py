@@ -37,9 +37,10 @@ class Strengths:
             if abs(then - now) >= NEAR:
                 strengths[name] = then
                 moved.append(f"{name} {'further' if then > now else 'less far'}, {then:.2f}")
-        if not moved:
+        wanted = replace(target, strengths=strengths)
+        if not moved or any(round.step.target == wanted for round in rounds):  # back where it was: the best is known
             return None
-        return Step(target=replace(target, strengths=strengths), note="; ".join(moved))
+        return Step(target=wanted, note="; ".join(moved))
 
     def costs(self) -> dict[str, Any]:
         return {}
