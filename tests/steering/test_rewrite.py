@@ -92,6 +92,10 @@ def test_the_negative_prompt_says_what_was_lost_and_has_words_for_what_is_silent
     bearded = task(wanted={**factual, "bald": "yes"}, factual={**factual, "beard": "no"}, missing={"beard": "yes"})
     assert RuleWriter().rewrite(bearded).negative == "A man, clean shaven."
     assert negative() == ""
+    dyed = Verdict(critic="x", frames=(0,), answers={"hair_colour": Answer(value="blond", confidence=0.9)})
+    grey, brown = {**factual, "hair_colour": "grey"}, {**factual, "hair_colour": "brown"}
+    asked = task(PHANTOM, brown, factual=grey, missing={"hair_colour": "brown"}, verdict=dyed)
+    assert RuleWriter().rewrite(asked).negative == "He has blond hair."  # as it looks, not as it was
 
 
 def test_causes_of_what_is_set_are_left_unsaid() -> None:

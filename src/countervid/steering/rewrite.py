@@ -145,16 +145,19 @@ def phrase(name: str, value: str, graph: CausalGraph, turn: int) -> str:
 
 
 def against(task: Task) -> str:
-    """A negative prompt: how the person was in what is missing, and how they look in what was lost; empty for neither.
+    """A negative prompt: how the person looks in what is missing or lost, or was where the critic cannot tell.
 
     Said in a sentence of the same kind as the prompt, of somebody whose own word is the same in both or in neither, so
     that guidance moves nothing else: where a woman became a man, "this person has lipstick" and neither he nor she.
     What the graph passes over in silence (no beard) it has words for, and they come first.
+    Empty where nothing is wrong.
     """
-    graph, shown = task.graph, {name: task.factual[name] for name in task.missing if name in task.factual}
-    if task.verdict is not None:
-        seen = {name: task.verdict.answers[name].value for name in task.lost if name in task.verdict.answers}
-        shown |= {name: value for name, value in seen.items() if value is not None}
+    graph, shown = task.graph, {}
+    for name, value in {**task.missing, **task.lost}.items():
+        answer = None if task.verdict is None else task.verdict.answers.get(name)
+        looks = None if answer is None or answer.value == value else answer.value
+        if (wrong := looks or task.factual.get(name)) not in (None, value):
+            shown[name] = wrong
     subject = {
         name: value for name, value in task.factual.items()
         if graph.variables[name].language.subjects and (name in task.missing or task.wanted.get(name) == value)
