@@ -1,8 +1,8 @@
 """The textual gradient without a language model: a writer that knows the graph's vocabulary.
 
-What a critic misses is said first and in other words, and the negative prompt says how it was before, in a sentence of
-the same kind: guidance then points from the one to the other. What pulls against the intervention (its causes on the
-graph, CSVC's causal decoupling) is left unsaid. Nothing is added that the target does not hold: no mood, no scenery.
+What a critic misses is said first and in other words, and the negative prompt says how it looks instead, in a sentence
+of the same kind: guidance then points from the one to the other. What pulls against the intervention (its causes on
+the graph, CSVC's causal decoupling) is left unsaid. Nothing is added that the target does not hold.
 """
 
 from __future__ import annotations
@@ -78,14 +78,14 @@ class Writer(Protocol):
 class RuleWriter:
     """Emphasis, paraphrase, order, decoupling and a negative prompt, from the graph's own words.
 
-    The first time the prompt stays, and the negative prompt says how it was: the gentlest push. Then what is missing is
-    said first, in other words each time.
+    The first time the prompt stays, and the negative prompt says how it looks: the gentlest push. Then what is missing
+    is said first, in other words each time.
     """
 
     name = "rules"
 
     def rewrite(self, task: Task) -> Draft:
-        how = "say it first and otherwise" if task.turn else "the negative prompt says how it was"
+        how = "say it first and otherwise" if task.turn else "the negative prompt says how it looks"
         parts = [f"{name.replace('_', ' ')} = {value} is not seen: {how}" for name, value in task.missing.items()]
         parts += [f"{name.replace('_', ' ')} = {value} was lost: say it too" for name, value in task.lost.items()]
         if task.unsaid:

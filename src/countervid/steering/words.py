@@ -38,9 +38,9 @@ class Words:
         writer: Rewrites.
         guidance: The editor's own.
         numbers: Whether strength and guidance move too.
-        decouple: Whether the graph's causes are left unsaid, once the gentlest push was not enough: a prompt that
+        decouple: Whether the graph's causes are left unsaid, once gentler pushes were not enough: a prompt that
             falls silent about age and gender also lets go of them.
-        negatives: Whether the negative prompt says how it was before.
+        negatives: Whether the negative prompt says how it should not look.
         guards: Whether what should stay counts, too.
     """
 
