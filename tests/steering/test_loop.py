@@ -148,6 +148,14 @@ rounds = st.lists(
 @given(rounds)
 def test_nothing_better_than_the_best_was_tried(tried: list[Round]) -> None:
     chosen = best(tried)
+
+    def surer(other: Round) -> bool:
+        """In everything that was asked for."""
+        assert chosen.verdict is not None and other.verdict is not None
+        wanted, now, then = target().counterfactual.items(), chosen.verdict.leaves, other.verdict.leaves
+        return all(then(name, value) > now(name, value) for name, value in wanted)
+
+    assert not any(surer(other) and other.distance < chosen.distance for other in tried)
     assert not any(other.holds for other in tried) or chosen.holds
     nearest = front(tried)
     assert nearest and [r.distance for r in nearest] == sorted(r.distance for r in nearest)
@@ -178,7 +186,7 @@ def test_a_consequence_that_is_missing_weighs_as_much_as_what_was_lost() -> None
 
     nothing, gentle = made(0, "dark", "no", "grey", distance=1.0), made(1, "bright", "no", "grey")
     loud, doubtful = made(2, "bright", "yes", "red", distance=5.0), made(3, "bright", "no", "red", sure=0.6)
-    assert best([nothing, loud]) is loud  # the intervention itself goes before everything
+    assert best([nothing, loud]) is loud  # the intervention itself weighs most
     assert best([loud, made(1, "bright", "no", "grey", distance=4.0)]).number == 1  # one wrong in either, and nearer
     assert best([loud, gentle]) is loud
     assert best([doubtful, gentle]) is gentle

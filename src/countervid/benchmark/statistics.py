@@ -263,13 +263,13 @@ def _rank_correlations(x: Array, y: Array, clip: NDArray[np.int64], drawn: Array
     rows = [np.flatnonzero(clip == index) for index in range(drawn.shape[1])]
     first, second = np.triu_indices(drawn.shape[1])  # w_d w_e is w_e w_d: of both, the one holds their sum
 
-    def form(i: int, j: int) -> Array:
+    def coefficients(i: int, j: int) -> Array:
         whole = np.stack([below[i][own].T @ below[j][own] for own in rows])
         both: Array = (whole + whole.transpose(0, 2, 1))[:, first, second]
         both[:, first == second] /= 2
         return both
 
-    forms = [form(i, j) for i, j in ((0, 1), (0, 0), (1, 1))]
+    forms = [coefficients(i, j) for i, j in ((0, 1), (0, 0), (1, 1))]
     found = np.empty(len(drawn))
     step = max(1, _BLOCK // len(count) ** 2)
     for start in range(0, len(drawn), step):
