@@ -97,6 +97,7 @@ def test_a_number_by_its_name_is_an_error_where_it_cannot_be_had(clips: Path, ca
     ("words", "said"),
     [
         (["psrn", "PAIR"], "There is no metric `psrn`"),
+        (["obedience", "PAIR"], "`obedience` takes several clips, several edits of one, or a graph"),
         (["PAIR"], "Name what to measure"),
         (["psnr"], "`--factual FILE` and `--counterfactual FILE` are needed"),
         (["psnr", "--factual", "young", "--counterfactual", "short"], "has 4 frames of 160 x 160, the factual 5"),

@@ -14,7 +14,7 @@ from countervid.clip import Clip
 from countervid.critics.base import Answer, Verdict, spread
 from countervid.editors.base import Target
 from countervid.errors import ConfigError
-from countervid.steering.base import Round, Step, best, front
+from countervid.steering.base import AS_GOOD, Round, Step, best, front
 from countervid.steering.baselines import Once
 from countervid.steering.loop import Ledger, LoopConfig, Steered, steer
 from countervid.steering.rewrite import RuleWriter
@@ -149,13 +149,12 @@ rounds = st.lists(
 def test_nothing_better_than_the_best_was_tried(tried: list[Round]) -> None:
     chosen = best(tried)
 
-    def surer(other: Round) -> bool:
-        """In everything that was asked for."""
-        assert chosen.verdict is not None and other.verdict is not None
-        wanted, now, then = target().counterfactual.items(), chosen.verdict.leaves, other.verdict.leaves
-        return all(then(name, value) > now(name, value) for name, value in wanted)
+    def wrong(round: Round) -> float:
+        """Attributes that are probably wrong; the intervention counts twice."""
+        assert round.verdict is not None
+        return 3 - 2 * round.verdict.leaves("light", "bright") - round.verdict.leaves("colour", "grey")
 
-    assert not any(surer(other) and other.distance < chosen.distance for other in tried)
+    assert chosen.holds or all(wrong(chosen) <= wrong(other) + AS_GOOD for other in tried)
     assert not any(other.holds for other in tried) or chosen.holds
     nearest = front(tried)
     assert nearest and [r.distance for r in nearest] == sorted(r.distance for r in nearest)

@@ -205,6 +205,10 @@ def chosen(names: Sequence[str]) -> dict[str, type]:
     found: dict[str, type] = {}
     for name in names:
         matching = [one for one in known if name in (one, "all") or one.startswith(f"{name}.")]
+        if name in of_several():
+            raise ConfigError(
+                f"`{name}` takes several clips, several edits of one, or a graph: from Python, see docs/truth.md."
+            )
         if not matching:
             families = sorted({one.partition(".")[0] for one in known})
             raise ConfigError(f"There is no metric `{name}`. There are: {', '.join(families)}, or `all`.")
