@@ -199,6 +199,18 @@ def test_windows_agree_with_the_whole(make_video: MakeVideo, tiny_frames: Tensor
         assert torch.equal(torch.cat([piece for _, piece in pieces]), clip.frames)
 
 
+@pytest.mark.parametrize("start", [0, 1, 5, 11, 12])
+def test_windows_may_begin_anywhere(make_video: MakeVideo, tiny_frames: Tensor, tmp_path: Path, start: int) -> None:
+    memory = Clip.from_frames(tiny_frames)
+    folder = Clip.read(memory.write(tmp_path / "folder"))
+    file = Clip.read(make_video(tiny_frames))
+    for clip in (memory, folder, file, memory.mapped(lambda _, frames: frames, 5), memory.first(12), folder.first(7)):
+        pieces = list(clip.windows(4, start))
+        assert [at for at, _ in pieces] == list(range(start, len(clip), 4))
+        joined = torch.cat([piece for _, piece in pieces]) if pieces else torch.empty(0, 48, 64, 3, dtype=torch.uint8)
+        assert torch.equal(joined, clip.frames[start:])
+
+
 def test_mapped_sees_its_own_windows_however_it_is_read(tiny_clip: Clip, tiny_frames: Tensor) -> None:
     calls: list[tuple[int, int]] = []
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import av
 
+from countervid.clip.container import opened
 from countervid.clip.sources import Audio
-from countervid.clip.video import opened
 
 _log = logging.getLogger(__name__)
 

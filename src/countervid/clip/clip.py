@@ -122,6 +122,11 @@ class Clip:
         return dict(self._source.metadata)
 
     @property
+    def notes(self) -> list[str]:
+        """What a run must say of how the file was read, a sentence each; empty where it was read as it is."""
+        return list(self._source.notes)
+
+    @property
     def has_audio(self) -> bool:
         """Whether sound goes with the frames."""
         return self._source.audio is not None
@@ -138,15 +143,19 @@ class Clip:
             everything[start : start + len(window)] = window
         return everything
 
-    def windows(self, size: int = 32) -> Iterator[tuple[int, Tensor]]:
+    def windows(self, size: int = 32, start: int = 0) -> Iterator[tuple[int, Tensor]]:
         """Pass over the frames in order: `(index of the first, (f, H, W, 3) uint8)`, f = `size` but for the last.
+
+        Args:
+            size: Frames a window.
+            start: Number of the frame to begin with.
 
         Raises:
             ClipError: The file turns out to be damaged on the way.
         """
-        if size < 1:
-            raise ValueError(f"`size` must be at least 1, got {size}.")
-        return self._source.windows(size)
+        if size < 1 or start < 0:
+            raise ValueError(f"`size` must be at least 1 and `start` at least 0, got {size} and {start}.")
+        return self._source.windows(size, start)
 
     def first(self, count: int) -> Clip:
         """The first `count` frames, lazily, with as much of the sound; the clip itself where it has no more.

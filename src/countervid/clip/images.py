@@ -15,6 +15,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from countervid.clip.colour import over_black
 from countervid.clip.sources import MAX_FRAMES, MAX_PIXELS, Audio, digest_of_files
 from countervid.errors import ClipError
 
@@ -37,6 +38,8 @@ class FolderSource:
     metadata: Mapping[str, str] = field(default_factory=dict)
     audio: Audio | None = None
     aspect: Fraction | None = None
+    last: int | None = None
+    notes: Sequence[str] = ()
 
     @staticmethod
     def probe(folder: Path, fps: float | None) -> FolderSource:
@@ -75,9 +78,9 @@ class FolderSource:
             stamps, time_base, rate, metadata = _read_sidecar(folder / SIDECAR, len(files))
         return FolderSource(files, height, width, stamps, time_base, rate, folder or files[0], metadata)
 
-    def windows(self, size: int) -> Iterator[tuple[int, Tensor]]:
-        for start in range(0, len(self.files), size):
-            yield start, torch.stack([self._decode(file) for file in self.files[start : start + size]])
+    def windows(self, size: int, start: int = 0) -> Iterator[tuple[int, Tensor]]:
+        for first in range(start, len(self.files), size):
+            yield first, torch.stack([self._decode(file) for file in self.files[first : first + size]])
 
     def _decode(self, file: Path) -> Tensor:
         try:
@@ -150,10 +153,3 @@ def _rgb(image: Image.Image) -> np.ndarray:
     if image.has_transparency_data:
         return over_black(np.asarray(image.convert("RGBA")))
     return np.array(image.convert("RGB"))
-
-
-def over_black(rgba: np.ndarray) -> np.ndarray:
-    """`(H, W, 4)` uint8 with straight alpha, laid over black: `(H, W, 3)` uint8. Opaque pixels keep their values."""
-    alpha = rgba[..., 3:].astype(np.uint16)
-    blended: np.ndarray = ((rgba[..., :3] * alpha + 127) // 255).astype(np.uint8)
-    return blended

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,7 @@ Progress = Callable[[int, int], None]
 # Hostile files announce absurd sizes. Nothing here allocates before these are checked.
 MAX_PIXELS = 1 << 26  # a frame of 8192 x 8192
 MAX_FRAMES = 5_000_000  # a day at 60 fps
+_WRITTEN_AT_ONCE = 16  # frames held while writing
 
 
 class Source(Protocol):
@@ -41,7 +43,11 @@ class Source(Protocol):
     def audio(self) -> Audio | None: ...
     @property
     def aspect(self) -> Fraction | None: ...
-    def windows(self, size: int) -> Iterator[tuple[int, Tensor]]: ...
+    @property
+    def last(self) -> int | None: ...  # ticks that the last frame is shown; None: as long as frames last on average
+    @property
+    def notes(self) -> Sequence[str]: ...  # what a run must say of how the file was read, a sentence each
+    def windows(self, size: int, start: int = 0) -> Iterator[tuple[int, Tensor]]: ...  # from frame `start` on
     def digest(self) -> str: ...
 
 
@@ -66,6 +72,8 @@ class MemorySource:
     metadata: Mapping[str, str] = field(default_factory=dict)
     audio: Audio | None = None
     aspect: Fraction | None = None
+    last: int | None = None
+    notes: Sequence[str] = ()
 
     @property
     def height(self) -> int:
@@ -75,9 +83,9 @@ class MemorySource:
     def width(self) -> int:
         return int(self.held.shape[2])
 
-    def windows(self, size: int) -> Iterator[tuple[int, Tensor]]:
-        for start in range(0, len(self.held), size):
-            yield start, self.held[start : start + size]
+    def windows(self, size: int, start: int = 0) -> Iterator[tuple[int, Tensor]]:
+        for first in range(start, len(self.held), size):
+            yield first, self.held[first : first + size]
 
     def digest(self) -> str:
         return digest_of_frames(self)
@@ -121,6 +129,14 @@ class DerivedSource:
     def aspect(self) -> Fraction | None:
         return self.base.aspect
 
+    @property
+    def last(self) -> int | None:
+        return self.base.last
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return self.base.notes
+
     def digest(self: Source) -> str:
         return digest_of_frames(self)
 
@@ -142,17 +158,18 @@ class MappedSource(DerivedSource):
     def width(self) -> int:
         return self.size[1]
 
-    def _computed(self) -> Iterator[Tensor]:
-        for start, frames in self.base.windows(self.window):
-            result = self.function(start, frames)
+    def _computed(self, start: int) -> Iterator[Tensor]:
+        for first, frames in self.base.windows(self.window, start):
+            result = self.function(first, frames)
             wanted = (len(frames), self.height, self.width, 3)
             if tuple(result.shape) != wanted or result.dtype != torch.uint8:
                 raise ValueError(f"The function must return {wanted} uint8, got {tuple(result.shape)} {result.dtype}.")
             yield result.cpu()
 
-    def windows(self, size: int) -> Iterator[tuple[int, Tensor]]:
+    def windows(self, size: int, start: int = 0) -> Iterator[tuple[int, Tensor]]:
         # The function always sees windows of `self.window`, so a frame does not depend on how the clip is consumed.
-        return regroup(self._computed(), size)
+        skipped = start % self.window
+        return regroup(self._computed(start - skipped), size, start, skipped)
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,13 +188,19 @@ class FirstSource(DerivedSource):
         sound = self.base.audio
         return None if sound is None else replace(sound, end=self.base.stamps[self.count] * self.base.time_base)
 
+    @property
+    def last(self) -> int | None:
+        return self.base.stamps[self.count] - self.base.stamps[self.count - 1]
+
     def digest(self) -> str:
         return hashlib.sha256(f"first {self.count} of {self.base.digest()}".encode()).hexdigest()
 
-    def windows(self, size: int) -> Iterator[tuple[int, Tensor]]:
-        for start, frames in self.base.windows(size):
-            yield start, frames[: self.count - start]
-            if start + size >= self.count:
+    def windows(self, size: int, start: int = 0) -> Iterator[tuple[int, Tensor]]:
+        if start >= self.count:
+            return
+        for first, frames in self.base.windows(size, start):
+            yield first, frames[: self.count - first]
+            if first + size >= self.count:
                 return
 
 
@@ -190,6 +213,8 @@ class MadeSource:
     metadata: Mapping[str, str] = MappingProxyType({})
     audio: Audio | None = None
     aspect: Fraction | None = None
+    last: int | None = None
+    notes: Sequence[str] = ()
 
     @property
     def rate(self) -> Fraction:
@@ -207,10 +232,16 @@ class MadeSource:
         return digest_of_frames(self)
 
 
-def regroup(pieces: Iterator[Tensor], size: int) -> Iterator[tuple[int, Tensor]]:
-    """Pieces of any length -> `(start, piece)` of exactly `size` frames, but for the last."""
-    start, waiting = 0, None
+def regroup(pieces: Iterator[Tensor], size: int, start: int = 0, skipped: int = 0) -> Iterator[tuple[int, Tensor]]:
+    """Pieces of any length -> `(start, piece)` of exactly `size` frames, but for the last.
+
+    Args:
+        start: Number of the first frame that is given out.
+        skipped: Frames before it, to be left out; fewer than the first piece has.
+    """
+    waiting = None
     for piece in pieces:
+        piece, skipped = piece[skipped:], 0
         waiting = piece if waiting is None else torch.cat([waiting, piece])
         while len(waiting) >= size:
             yield start, waiting[:size]
@@ -237,3 +268,19 @@ def digest_of_files(paths: Sequence[Path]) -> str:
             while block := file.read(1 << 20):
                 sha.update(block)
     return sha.hexdigest()
+
+
+def each_frame(source: Source, progress: Progress | None) -> Iterator[tuple[int, np.ndarray]]:
+    """Every frame with its number, `(H, W, 3)` uint8, as writers take them."""
+    total = len(source.stamps)
+    for start, window in source.windows(_WRITTEN_AT_ONCE):
+        for offset, frame in enumerate(window.numpy()):
+            yield start + offset, np.ascontiguousarray(frame)
+            if progress is not None:
+                progress(start + offset + 1, total)
+
+
+def durations(stamps: Sequence[int], rate: Fraction, time_base: Fraction, last: int | None = None) -> list[int]:
+    """Ticks that each frame is shown; the last one as long as a frame lasts on average, unless it is known."""
+    gaps = [later - sooner for sooner, later in zip(stamps, stamps[1:], strict=False)]
+    return [*gaps, last or max(1, round(1 / rate / time_base))]

@@ -50,10 +50,9 @@ class PhantomSource(MadeSource):
     def width(self) -> int:
         return self.size
 
-    def windows(self, size: int) -> Iterator[tuple[int, Tensor]]:
-        start = 0
+    def windows(self, size: int, start: int = 0) -> Iterator[tuple[int, Tensor]]:
         for part in iter_clip(
-            self.person, self.take, self.count, self.fps, self.size, self.attributes, self.layers, window=size
+            self.person, self.take, self.count, self.fps, self.size, self.attributes, self.layers, size, start
         ):
             if self.watch is not None:
                 self.watch(part)

@@ -172,15 +172,16 @@ def iter_clip(
     attributes: Mapping[str, str] | None = None,
     layers: bool = False,
     window: int = 32,
+    first: int = 0,
 ) -> Iterator[Rendering]:
-    """The clip of `render_clip` in windows of `window` frames, bit for bit.
+    """The clip of `render_clip` from frame `first` on, in windows of `window` frames, bit for bit.
 
     With `layers` a window's flow and visibility reach into the next window's first frame: one row
     for each frame of the window but for the clip's last. Concatenated, they are the whole clip's.
     """
     motion = person.motion(take, frames, fps, attributes)  # 120 bytes a frame: an hour is 11 MB
     look, scene = person.look(attributes), person.scene(take)
-    for start in range(0, frames, window):
+    for start in range(first, frames, window):
         stop = min(start + window, frames)
         reach = min(stop + 1, frames) if layers else stop
         part = render(look, scene, motion, size, frames=slice(start, reach), layers=layers)
