@@ -188,6 +188,16 @@ def test_windows_agree_with_the_whole(make, tiny_clip):
     assert torch.equal(first, second)
 
 
+def test_many_windows_are_read_again_from_the_start(make, tiny_clip):
+    """Masks reach into the windows before and after; the ones that are held are those used last."""
+    editor = make(window=2)
+    edited = editor.edit(editor.prepare(tiny_clip, FACTUAL), target())
+    first = edited.frames
+    assert torch.equal(edited.frames, first)
+    assert torch.equal(torch.cat([frames for _, frames in edited.windows(2, 6)]), first[6:])
+    assert torch.equal(torch.cat([frames for _, frames in edited.windows(2, 2)]), first[2:])
+
+
 def test_frames_without_a_face_pass_through_and_are_counted(make):
     frames = astronaut_frames(30)
     frames[6:24] = 90  # longer than the gap that tracking bridges

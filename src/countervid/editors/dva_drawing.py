@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from countervid.editors.base import Prepared
+from countervid.editors.recent import Recent
 from countervid.editors.store import Store, Tensors
 from countervid.errors import ModelError
 from countervid.face.pipeline import Edit, FaceTrack, Index
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from countervid.editors.dva import DVA
 
 _STRONGEST = 0.97  # quantile of a frame's changes that counts as its strongest: 8 of 256 cells are beyond it
+HELD_WINDOWS = 3  # in memory at a time: masks are smoothed over time and reach into the neighbours
 _CELL = 8  # px: changes are judged by their mean over so much of a crop, a cell of the miniature's latents
 
 
@@ -29,7 +31,7 @@ class Drawing:
     def __init__(self, editor: DVA, prepared: Prepared, track: FaceTrack, identity: Tensor) -> None:
         self._editor, self._store, self._track, self._identity = editor, prepared.store, track, identity
         self._mark = hashlib.sha256(identity.numpy().tobytes()).hexdigest()[:20]
-        self._held: dict[int, dict[str, Tensor]] = {}  # the windows last used: masks reach into the neighbours
+        self._recent = Recent[int, dict[str, Tensor]](HELD_WINDOWS)
 
     @torch.inference_mode()
     def edits(self, index: Index) -> Edit:
@@ -65,19 +67,18 @@ class Drawing:
             yield int(start), np.searchsorted(present, index[(index >= start) & (index < start + size)])
 
     def _window(self, start: int) -> dict[str, Tensor]:
-        if start not in self._held:
-            looks, codes = load(self._store, "looks", start), load(self._store, "codes", start)
+        return self._recent.get(start, lambda: self._drawn(start))
 
-            def draw() -> Tensors:
-                edited = self._editor.draw(codes["noise"], looks["pose"], self._identity)
-                crops = self._editor.pixels(edited).round().clamp(0, 255).to(torch.uint8)
-                return {"edited": edited, "edited_labels": self._editor.pipeline.parser(crops)}
+    def _drawn(self, start: int) -> dict[str, Tensor]:
+        looks, codes = load(self._store, "looks", start), load(self._store, "codes", start)
 
-            drawn = self._store.fetch(name_of(f"edits/{self._mark}", start), draw)
-            self._held[start] = {**drawn, "again": codes["again"], "labels": looks["labels"]}
-            for stale in sorted(self._held)[:-3]:
-                del self._held[stale]
-        return self._held[start]
+        def draw() -> Tensors:
+            edited = self._editor.draw(codes["noise"], looks["pose"], self._identity)
+            crops = self._editor.pixels(edited).round().clamp(0, 255).to(torch.uint8)
+            return {"edited": edited, "edited_labels": self._editor.pipeline.parser(crops)}
+
+        drawn = self._store.fetch(name_of(f"edits/{self._mark}", start), draw)
+        return {**drawn, "again": codes["again"], "labels": looks["labels"]}
 
 
 def significance(edited: Tensor, again: Tensor, floor: float, cell: int = 1) -> Tensor:

@@ -18,7 +18,8 @@ from countervid.clip import Clip
 from countervid.diffusion.stable import Held
 from countervid.diffusion.windows import Window
 from countervid.editors.base import Prepared, Report, Target
-from countervid.editors.dva_drawing import significance
+from countervid.editors.dva_drawing import HELD_WINDOWS, significance
+from countervid.editors.recent import Recent
 from countervid.editors.store import Store, Tensors
 from countervid.errors import ModelError
 from countervid.face import align
@@ -27,8 +28,6 @@ from countervid.face.pipeline import Edit, FaceTrack, Index
 if TYPE_CHECKING:
     from countervid.editors.text_guided import TextGuided
 
-
-HELD_WINDOWS = 3  # in memory at a time: masks are smoothed over time and reach into the neighbours
 
 FADE = 6  # frames over which a window takes over from the one before
 
@@ -93,7 +92,7 @@ class Sampled:
         self._windows: list[Window] = prepared.payload.windows
         told = json.dumps([*words, guidance])
         self._mark = hashlib.sha256(told.encode()).hexdigest()[:20]
-        self._held: dict[int, Tensors] = {}  # the windows last used
+        self._recent = Recent[int, Tensors](HELD_WINDOWS)
 
     def rows(self, index: Index) -> Tensors:
         """What is known of the frames `index`, ascending: `sampled` and `latents`, `(n, c, h, w)`; labels of faces."""
@@ -107,17 +106,16 @@ class Sampled:
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def _window(self, number: int) -> Tensors:
-        if number not in self._held:
-            part, name = self._windows[number], f"edits/{self._mark}/{self._windows[number].start:08d}"
-            drawn = self._store.load(name)
-            if drawn is None:  # asked first: the window before is wanted only where this one is missing
-                drawn = self._store.fetch(name, lambda: self._sample(number))
-            known = loaded(self._store, f"latents/{part.start:08d}")
-            self._held[number] = {**drawn, **{key: tensor[part.held :] for key, tensor in known.items()}}
-        self._held[number] = self._held.pop(number)  # the last used stands last
-        for stale in list(self._held)[:-HELD_WINDOWS]:
-            del self._held[stale]
-        return self._held[number]
+        return self._recent.get(number, lambda: self._load(number))
+
+    def _load(self, number: int) -> Tensors:
+        part = self._windows[number]
+        name = f"edits/{self._mark}/{part.start:08d}"
+        drawn = self._store.load(name)
+        if drawn is None:  # asked first: the window before is wanted only where this one is missing
+            drawn = self._store.fetch(name, lambda: self._sample(number))
+        known = loaded(self._store, f"latents/{part.start:08d}")
+        return {**drawn, **{key: tensor[part.held :] for key, tensor in known.items()}}
 
     def _sample(self, number: int) -> Tensors:
         editor, part = self._editor, self._windows[number]
