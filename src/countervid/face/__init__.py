@@ -5,9 +5,10 @@ from countervid.face.detect import Detections, Detector
 from countervid.face.landmarks import LandmarkModel, LandmarkNet
 from countervid.face.parse import FaceParser, MaskConfig, ParserNet, edit_mask
 from countervid.face.paste import paste
-from countervid.face.pipeline import Crops, Edit, FaceConfig, FacePipeline, FaceTrack
+from countervid.face.pipeline import Crops, CropSink, Edit, FaceConfig, FacePipeline, FaceTrack
 
 __all__ = [
+    "CropSink",
     "Crops",
     "Detections",
     "Detector",
