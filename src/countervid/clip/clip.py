@@ -157,6 +157,21 @@ class Clip:
             raise ValueError(f"`size` must be at least 1 and `start` at least 0, got {size} and {start}.")
         return self._source.windows(size, start)
 
+    def frames_at(self, indices: Sequence[int]) -> Tensor:
+        """Frames by number, `(n, H, W, 3)` uint8, as asked for; only what they need is decoded or computed.
+
+        Args:
+            indices: Numbers in ascending order, at least one.
+
+        Raises:
+            ClipError: The file turns out to be damaged on the way.
+        """
+        numbers = [int(index) for index in indices]
+        inside = bool(numbers) and numbers[0] >= 0 and numbers[-1] < len(self)
+        if not inside or any(later < sooner for sooner, later in zip(numbers, numbers[1:], strict=False)):
+            raise ValueError(f"`indices` must ascend within 0..{len(self) - 1}, got {numbers}.")
+        return self._source.frames_at(numbers)
+
     def first(self, count: int) -> Clip:
         """The first `count` frames, lazily, with as much of the sound; the clip itself where it has no more.
 

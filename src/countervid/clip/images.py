@@ -82,6 +82,9 @@ class FolderSource:
         for first in range(start, len(self.files), size):
             yield first, torch.stack([self._decode(file) for file in self.files[first : first + size]])
 
+    def frames_at(self, indices: Sequence[int]) -> Tensor:
+        return torch.stack([self._decode(self.files[index]) for index in indices])
+
     def _decode(self, file: Path) -> Tensor:
         try:
             with Image.open(file) as image:

@@ -48,6 +48,7 @@ class Source(Protocol):
     @property
     def notes(self) -> Sequence[str]: ...  # what a run must say of how the file was read, a sentence each
     def windows(self, size: int, start: int = 0) -> Iterator[tuple[int, Tensor]]: ...  # from frame `start` on
+    def frames_at(self, indices: Sequence[int]) -> Tensor: ...  # ascending numbers; only what they need is computed
     def digest(self) -> str: ...
 
 
@@ -86,6 +87,9 @@ class MemorySource:
     def windows(self, size: int, start: int = 0) -> Iterator[tuple[int, Tensor]]:
         for first in range(start, len(self.held), size):
             yield first, self.held[first : first + size]
+
+    def frames_at(self, indices: Sequence[int]) -> Tensor:
+        return self.held[torch.tensor(indices)]
 
     def digest(self) -> str:
         return digest_of_frames(self)
@@ -137,6 +141,9 @@ class DerivedSource:
     def notes(self) -> Sequence[str]:
         return self.base.notes
 
+    def frames_at(self: Source, indices: Sequence[int]) -> Tensor:
+        return frames_by_windows(self, indices)
+
     def digest(self: Source) -> str:
         return digest_of_frames(self)
 
@@ -171,6 +178,9 @@ class MappedSource(DerivedSource):
         skipped = start % self.window
         return regroup(self._computed(start - skipped), size, start, skipped)
 
+    def frames_at(self, indices: Sequence[int]) -> Tensor:
+        return frames_by_windows(self, indices, self.window)
+
 
 @dataclass(frozen=True, eq=False)
 class FirstSource(DerivedSource):
@@ -194,6 +204,9 @@ class FirstSource(DerivedSource):
 
     def digest(self) -> str:
         return hashlib.sha256(f"first {self.count} of {self.base.digest()}".encode()).hexdigest()
+
+    def frames_at(self, indices: Sequence[int]) -> Tensor:
+        return self.base.frames_at(indices)
 
     def windows(self, size: int, start: int = 0) -> Iterator[tuple[int, Tensor]]:
         if start >= self.count:
@@ -228,8 +241,30 @@ class MadeSource:
     def stamps(self) -> Sequence[int]:
         return range(self.count)
 
+    def frames_at(self: Source, indices: Sequence[int]) -> Tensor:
+        return frames_by_windows(self, indices)
+
     def digest(self: Source) -> str:
         return digest_of_frames(self)
+
+
+def frames_by_windows(source: Source, indices: Sequence[int], size: int = 1) -> Tensor:
+    """Frames by number, `(n, H, W, 3)` uint8, from those windows of `size` frames that hold them.
+
+    Args:
+        source: Read with `windows`.
+        indices: Numbers, ascending, at least one.
+    """
+    wanted, parts = np.asarray(indices), list[Tensor]()
+    running: Iterator[tuple[int, Tensor]] = iter(())
+    expected = -1
+    for first in np.unique(wanted // size) * size:
+        if first != expected:
+            running = source.windows(size, int(first))
+        frames = next(running)[1]
+        parts.append(frames[torch.from_numpy(wanted[(wanted >= first) & (wanted < first + size)] - first)])
+        expected = first + size
+    return torch.cat(parts)
 
 
 def regroup(pieces: Iterator[Tensor], size: int, start: int = 0, skipped: int = 0) -> Iterator[tuple[int, Tensor]]:

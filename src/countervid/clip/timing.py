@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,14 @@ def audio_start(container: Any) -> Fraction | None:
     return min(starts) if starts else None
 
 
-def list_packets(container: Any, stream: Any, path: Path) -> list[int | None]:
-    """Time stamps of the frames to be shown, in order; None each where the file has none. Notices a cut-off file."""
+def list_packets(
+    container: Any, stream: Any, path: Path, watch: Callable[[Any], None] | None = None
+) -> list[int | None]:
+    """Time stamps of the frames to be shown, in order; None each where the file has none. Notices a cut-off file.
+
+    Args:
+        watch: Called with each packet of the stream.
+    """
     stamps: list[int | None] = []
     promised = int(stream.frames)
     seen, end, key_seen = 0, 0.0, False
@@ -40,6 +46,8 @@ def list_packets(container: Any, stream: Any, path: Path) -> list[int | None]:
             end = max(end, float((stamp + (packet.duration or 0)) * packet.time_base))
         if packet.stream_index != stream.index:
             continue
+        if watch is not None:
+            watch(packet)
         seen += 1
         key_seen = key_seen or packet.is_keyframe
         if key_seen and not packet.is_discard:  # nothing can be decoded before the first key frame

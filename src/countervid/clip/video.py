@@ -17,7 +17,8 @@ from torch import Tensor
 
 from countervid.clip.colour import to_rgb
 from countervid.clip.container import opened, video_stream
-from countervid.clip.sources import MAX_PIXELS, Audio, digest_of_files
+from countervid.clip.seeking import KeyPackets, SeekTable, decode, decode_from
+from countervid.clip.sources import Audio, digest_of_files
 from countervid.clip.timing import ONE_PACKET_ONE_FRAME, audio_start, increasing, list_packets, steady
 from countervid.errors import ClipError
 
@@ -54,6 +55,7 @@ class VideoSource:
     audio: Audio | None
     aspect: Fraction | None  # of a pixel, as shown; None for square ones
     upright: Upright
+    seek: SeekTable | None = None  # None: decoding always begins at the file's start
     last: int | None = None
     notes: Sequence[str] = ()
 
@@ -66,20 +68,21 @@ class VideoSource:
         """
         with opened(path) as container:
             stream = video_stream(container, path)
-            listing = list_packets(container, stream, path)
+            keys = KeyPackets()
+            listing = list_packets(container, stream, path, keys.add)
             rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
             aspect, codec = stream.sample_aspect_ratio, stream.codec_context.name
             metadata = {name.lower(): text for name, text in container.metadata.items()}  # Matroska shouts
             time_base, sound_start = Fraction(stream.time_base), audio_start(container)
-            muxer = container.format.name
-        first = next(_decoded(path), None)
+            muxer, kind = container.format.name, stream.codec_context.codec.canonical_name
+        first = next(decode(path), None)
         if first is None:
             raise ClipError(f"`{path}` holds no frame that can be decoded. Get the file again.")
         upright = _upright(first)
         width, height = (first.height, first.width) if upright.transpose else (first.width, first.height)
         if codec not in ONE_PACKET_ONE_FRAME or muxer == "avi" or first.interlaced_frame:
-            listing = [frame.pts for frame in _decoded(path)]
-        stamps = increasing(listing, rate, time_base)
+            listing = [frame.pts for frame in decode(path)]
+        stamps, seek = increasing(listing, rate, time_base), SeekTable.of(kind, keys, listing)
         rate = steady(rate, stamps, time_base)
         start = stamps[0] * time_base
         # Time 0 of the clip is where the file begins, so that sound keeps its distance to the pictures.
@@ -100,42 +103,55 @@ class VideoSource:
             audio=None if sound_start is None else Audio(path, shift * time_base),
             aspect=aspect,
             upright=upright,
+            seek=seek,
         )
 
     def windows(self, size: int, start: int = 0) -> Iterator[tuple[int, Tensor]]:
         held = list[np.ndarray]()
-        for frame in islice(_decoded(self.path), start, None):
-            if start + len(held) == len(self.stamps):
-                raise ClipError(f"`{self.path}` changed while it was being read. Keep the file still.")
-            pixels = self.upright.apply(to_rgb(frame))
-            if pixels.shape != (self.height, self.width, 3):
-                raise ClipError(
-                    f"`{self.path}` changes its size: frame {start + len(held)} is {pixels.shape[1]} x "
-                    f"{pixels.shape[0]}, the first is {self.width} x {self.height}. Convert it to one size."
-                )
-            held.append(pixels)
+        for frame in decode_from(self.path, self.seek, start):
+            held.append(self._picture(start + len(held), frame))
             if len(held) == size:
                 yield start, torch.from_numpy(np.stack(held))
                 start, held = start + size, []
         if start + len(held) < len(self.stamps):
-            raise ClipError(
-                f"`{self.path}` is damaged: {start + len(held)} of {len(self.stamps)} frames can be decoded. "
-                "Get the file again, or convert what is left of it."
-            )
+            raise self._damaged(start + len(held))
         if held:
             yield start, torch.from_numpy(np.stack(held))
 
+    def frames_at(self, indices: Sequence[int]) -> Tensor:
+        pictures: list[np.ndarray] = []
+        frames, following = decode_from(self.path, self.seek, indices[0]), indices[0]  # number of the next of `frames`
+        for index in indices:
+            if index >= following:  # else the same one again
+                if self.seek is not None and any(key.number > following for key in self.seek.before(index)):
+                    frames, following = decode_from(self.path, self.seek, index), index
+                frame = next(islice(frames, index - following, None), None)
+                if frame is None:
+                    raise self._damaged(index)
+                picture, following = self._picture(index, frame), index + 1
+            pictures.append(picture)
+        return torch.from_numpy(np.stack(pictures))
+
+    def _damaged(self, count: int) -> ClipError:
+        return ClipError(
+            f"`{self.path}` is damaged: {count} of {len(self.stamps)} frames can be decoded. "
+            "Get the file again, or convert what is left of it."
+        )
+
+    def _picture(self, number: int, frame: Any) -> np.ndarray:
+        """A decoded frame as shown: `(H, W, 3)` uint8."""
+        if number == len(self.stamps):
+            raise ClipError(f"`{self.path}` changed while it was being read. Keep the file still.")
+        pixels = self.upright.apply(to_rgb(frame))
+        if pixels.shape != (self.height, self.width, 3):
+            raise ClipError(
+                f"`{self.path}` changes its size: frame {number} is {pixels.shape[1]} x {pixels.shape[0]}, "
+                f"the first is {self.width} x {self.height}. Convert it to one size."
+            )
+        return pixels
+
     def digest(self) -> str:
         return digest_of_files([self.path])
-
-
-def _decoded(path: Path) -> Iterator[Any]:
-    """Every frame of the file's video, in the order of showing."""
-    with opened(path) as container:
-        stream = video_stream(container, path)
-        stream.thread_type = "AUTO"
-        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-        yield from container.decode(stream)
 
 
 def _upright(frame: Any) -> Upright:

@@ -56,7 +56,7 @@ class Region:
         return index, torch.cat(list(self._read(index)))
 
     def _read(self, index: Index) -> Iterator[Tensor]:
-        for start, frames in self.clip.windows(32):
+        for start, frames in self.clip.windows(32, int(index[0])):
             if start > index[-1]:
                 return
             rows = index[(index >= start) & (index < start + len(frames))]

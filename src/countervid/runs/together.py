@@ -32,11 +32,8 @@ def together(
 
     def combine(start: int, frames: Tensor) -> Tensor:
         nonlocal expected, running
-        if start != expected:  # a new pass, or passes that take turns: begin again and catch up
-            running = [other.windows(window) for other in others]
-            for windows in running:
-                for _ in range(start // window):
-                    next(windows)
+        if start != expected:  # a new pass, or passes that take turns
+            running = [other.windows(window, start) for other in others]
         expected = start + len(frames)
         return function(frames, *(next(windows)[1] for windows in running))
 

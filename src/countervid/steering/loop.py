@@ -208,16 +208,7 @@ class View:
 
     def of(self, clip: Clip) -> Tensor:
         """`(n, S, S, 3)` uint8; whole frames keep their aspect ratio."""
-        found: list[Tensor] = []
-        wanted = np.asarray(self.frames)
-        for start, frames in clip.windows(32):
-            rows = wanted[(wanted >= start) & (wanted < start + len(frames))]
-            if len(rows):
-                chosen = frames[torch.from_numpy(rows - start)]
-                found.append(self._framed(chosen, rows))
-            if start + len(frames) > wanted[-1]:
-                break
-        return torch.cat(found)
+        return self._framed(clip.frames_at(self.frames), np.asarray(self.frames))
 
     def _framed(self, frames: Tensor, rows: np.ndarray[Any, Any]) -> Tensor:
         if self._track is not None:
