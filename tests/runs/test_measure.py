@@ -47,7 +47,8 @@ def track_of(landmarks, absent):
     source[absent], squares[absent] = 0, np.nan
     return FaceTrack(
         source=source, boxes=np.zeros((len(squares), 4), np.float32), landmarks=landmarks.astype(np.float32),
-        quads=squares, height=SIZE, width=SIZE, face=0, faces=1, distrusted=0, settings={},
+        quads=squares, height=SIZE, width=SIZE, face=0, cuts=np.zeros(0, np.int64),
+        persons=[], distrusted=0, settings={},
     )  # fmt: skip
 
 

@@ -30,6 +30,7 @@ from countervid.autoencoder.clip_guidance import TextGuidance, optimise
 from countervid.autoencoder.directions import Direction, along, move
 from countervid.autoencoder.faces import load_networks
 from countervid.autoencoder.model import DiffusionAutoencoder
+from countervid.autoencoder.recognizer import recognizer_of
 from countervid.clip import Clip
 from countervid.clip.sheets import write_rows
 from countervid.diffusion.samplers import sampler
@@ -132,6 +133,7 @@ class DVA:
         self.pipeline = FacePipeline(
             landmarker=self.faces.landmarker,
             parser=self.faces.parser,
+            recognizer=recognizer_of(self.faces, self.device),
             config=FaceConfig(
                 window=self.config.window, framing=self.faces.framing, mask=MaskConfig(part=self.config.part)
             ),
@@ -179,7 +181,7 @@ class DVA:
                 "batch": config.batch,
             },
             "weights": self.weights(),
-            "faces": [self.pipeline.detector.name, self.pipeline.landmarker.name, self.pipeline.parser.name],
+            "faces": self.pipeline.names(),
         }
         store = Store(self.cache, self.name, origin)
         track = self._track(clip, store, report)

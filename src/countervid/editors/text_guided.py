@@ -20,6 +20,7 @@ from countervid import models
 from countervid.autoencoder import celeba
 from countervid.autoencoder.classifier import AttributeClassifier
 from countervid.autoencoder.identity import IdentityNet
+from countervid.autoencoder.recognizer import bundled_recognizer
 from countervid.clip import Clip
 from countervid.diffusion.blocks import seeded
 from countervid.diffusion.stable import FramesPipeline, Held, load_pipeline
@@ -120,7 +121,9 @@ class TextGuided:
         )
         self._model = model
         self.diffusion.timesteps(self.config.steps)  # refuses a number of steps that cannot be had
-        self.faces = FacePipeline(config=FaceConfig(window=32, mask=MaskConfig(part=self.config.part)))
+        self.faces = FacePipeline(
+            recognizer=bundled_recognizer(), config=FaceConfig(window=32, mask=MaskConfig(part=self.config.part))
+        )
 
     def weights(self) -> dict[str, str]:
         """Checksums of the weights in use; of a hub's model, its name and revision."""
@@ -153,7 +156,11 @@ class TextGuided:
         Raises:
             FaceError: The clip shows no face, or not so many.
         """
-        store = Store(self.cache, self.name, {"format": FORMAT, "clip": clip.digest(), "face": self.config.face})
+        store = Store(
+            self.cache,
+            self.name,
+            {"format": FORMAT, "clip": clip.digest(), "face": self.config.face, "faces": self.faces.names()},
+        )
         track = self._track(clip, store, report)
         identity = store.fetch("identity", lambda: {"mean": self._identity(clip, track)})["mean"]
         counts = track.counts()

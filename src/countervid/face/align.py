@@ -122,7 +122,49 @@ def _inverse_axes(quads: Points) -> Points:
     return np.asarray(np.linalg.inv(np.stack([quads[:, 3] - quads[:, 0], quads[:, 1] - quads[:, 0]], -1)))
 
 
-def crop(frames: Tensor, quads: npt.ArrayLike, size: int) -> Tensor:
+@dataclass(frozen=True)
+class Part:
+    """Where a piece of a frame lies in it, pixels."""
+
+    left: int
+    top: int
+    right: int  # the first column and row that are not of the piece
+    bottom: int
+    height: int  # of the whole frame
+    width: int
+
+    def holds(self, other: Part) -> bool:
+        """Whether another piece lies within this one."""
+        return (
+            self.left <= other.left
+            and self.top <= other.top
+            and self.right >= other.right
+            and self.bottom >= other.bottom
+        )
+
+
+def footprint(quad: npt.ArrayLike, size: int, height: int, width: int, room: float = 0.0) -> Part:
+    """The piece of a frame that `crop` reads for a square `(4, 2)`.
+
+    Args:
+        quad: Pixels.
+        size: Side of the crop, pixels.
+        height, width: Of the frame.
+        room: How far the square may still move or grow, in sides of it.
+    """
+    corner = np.asarray(quad, dtype=np.float64)
+    longest = float(np.hypot(*(corner - np.roll(corner, 1, 0)).T).max())
+    # Bilinear sampling reads the next pixel; blocks are whole ones and one more on each side.
+    margin = 2 + room * longest + 2 * 2.0 ** max(np.floor(np.log2(max((1 + room) * longest / size, 1e-9))) - 1, 0)
+    low, high = np.floor(corner.min(0) - margin), np.ceil(corner.max(0) + margin)
+    reached = [
+        _mirror(torch.arange(int(low[axis]), int(high[axis]) + 1), length) for axis, length in ((0, width), (1, height))
+    ]
+    left, top, right, bottom = (int(f(axis)) for f in (torch.min, torch.max) for axis in reached)
+    return Part(left, top, right + 1, bottom + 1, height, width)
+
+
+def crop(frames: Tensor, quads: npt.ArrayLike, size: int, part: Part | None = None) -> Tensor:
     """The squares cut out of their frames, all frames at once.
 
     Antialiased: where the square is larger than the crop, each output pixel is the mean of a grid of bilinear samples
@@ -133,6 +175,7 @@ def crop(frames: Tensor, quads: npt.ArrayLike, size: int) -> Tensor:
         frames: `(F, H, W, C)`, uint8 0..255 or floating point.
         quads: `(F, 4, 2)` pixels; any quadrilateral.
         size: Side of the crop, pixels.
+        part: Where in their frames the given pieces lie, if `frames` are pieces; they must hold the `footprint`.
 
     Returns:
         `(F, size, size, C)`, of the frames' dtype (uint8 is rounded).
@@ -150,24 +193,27 @@ def crop(frames: Tensor, quads: npt.ArrayLike, size: int) -> Tensor:
     for pair in sorted(set(zip(block.tolist(), samples.tolist(), strict=True))):
         chosen = np.flatnonzero((block == pair[0]) & (samples == pair[1]))
         # Large squares one at a time: their blocks are read from the square's surroundings, not from whole frames.
-        for part in [chosen] if pair[0] == 1 else chosen[:, None]:
-            start, stop = int(part[0]), int(part[-1]) + 1
-            group = frames[start:stop] if stop - start == len(part) else frames[torch.from_numpy(part)]
-            place = corner[part]
+        for rows in [chosen] if pair[0] == 1 else chosen[:, None]:
+            start, stop = int(rows[0]), int(rows[-1]) + 1
+            group = frames[start:stop] if stop - start == len(rows) else frames[torch.from_numpy(rows)]
+            place, within = corner[rows], part
             if pair[0] > 1:
-                group, place = _reduce(group, place, pair[0])
-            value = _sample_grid(group, torch.from_numpy(place).to(frames.device), size, pair[1])
+                group, place = _reduce(group, place, pair[0], part)
+                within = None
+            value = _sample_grid(group, torch.from_numpy(place).to(frames.device), size, pair[1], within)
             value = value.round_().clamp_(0, 255) if frames.dtype == torch.uint8 else value
-            result[torch.from_numpy(part)] = value.to(frames.dtype)
+            result[torch.from_numpy(rows)] = value.to(frames.dtype)
     return result
 
 
-def _reduce(frame: Tensor, corner: Points, block: int) -> tuple[Tensor, Points]:
+def _reduce(frame: Tensor, corner: Points, block: int, part: Part | None) -> tuple[Tensor, Points]:
     """The surroundings of one square in blocks averaged, counted from the frame's corner, and the square in them."""
     low = np.floor((corner[0].min(0) + 0.5) / block).astype(int) - 1
     high = np.ceil((corner[0].max(0) + 0.5) / block).astype(int) + 1
     columns, rows = (torch.arange(int(low[i]) * block, int(high[i]) * block, device=frame.device) for i in (0, 1))
-    region = frame[0].index_select(0, _mirror(rows, frame.shape[1])).index_select(1, _mirror(columns, frame.shape[2]))
+    part = part or Part(0, 0, frame.shape[2], frame.shape[1], frame.shape[1], frame.shape[2])
+    rows, columns = _mirror(rows, part.height) - part.top, _mirror(columns, part.width) - part.left
+    region = frame[0].index_select(0, rows).index_select(1, columns)
     reduced = region[::block].to(_working(frame))
     for row in range(1, block):
         reduced += region[row::block]
@@ -175,13 +221,13 @@ def _reduce(frame: Tensor, corner: Points, block: int) -> tuple[Tensor, Points]:
     return reduced[None], (corner + 0.5) / block - 0.5 - low
 
 
-def _sample_grid(frames: Tensor, corner: Tensor, size: int, count: int) -> Tensor:
+def _sample_grid(frames: Tensor, corner: Tensor, size: int, count: int, part: Part | None) -> Tensor:
     total = torch.zeros((len(frames), size, size, frames.shape[-1]), dtype=_working(frames), device=frames.device)
     cell = torch.arange(size, dtype=torch.float64, device=frames.device)
     for row in range(count):
         for column in range(count):
             u, v = (cell + (column + 0.5) / count) / size, (cell + (row + 0.5) / count) / size
-            total += bilinear(frames, patch(corner, u[None, :, None], v[:, None, None]))
+            total += bilinear(frames, patch(corner, u[None, :, None], v[:, None, None]), part)
     return total / count**2
 
 
@@ -192,14 +238,16 @@ def patch(corner: Tensor, u: Tensor, v: Tensor) -> Tensor:
     return upper_left + across * u + down * v + (lower_right - lower_left - upper_right + upper_left) * (u * v)
 
 
-def bilinear(frames: Tensor, place: Tensor) -> Tensor:
-    """Frames `(F, H, W, C)` at `place` `(F, h, w, 2)`, pixels (x, y), mirrored outside: `(F, h, w, C)` float."""
+def bilinear(frames: Tensor, place: Tensor, part: Part | None = None) -> Tensor:
+    """Frames `(F, H, W, C)`, or pieces of them, at `place` `(F, h, w, 2)`, pixels (x, y) of the frame, mirrored
+    outside: `(F, h, w, C)` float."""
     count, height, width, channels = frames.shape
     base = place.floor()
     weight = (place - base).to(_working(frames))
     base = base.to(torch.int64)
-    x0, x1 = _mirror(base[..., 0], width), _mirror(base[..., 0] + 1, width)
-    y0, y1 = _mirror(base[..., 1], height), _mirror(base[..., 1] + 1, height)
+    whole = part or Part(0, 0, width, height, height, width)
+    x0, x1 = (_mirror(base[..., 0] + step, whole.width) - whole.left for step in (0, 1))
+    y0, y1 = (_mirror(base[..., 1] + step, whole.height) - whole.top for step in (0, 1))
     flat = frames.reshape(-1, channels)
     first = torch.arange(count, device=frames.device)[:, None, None] * (height * width)
 

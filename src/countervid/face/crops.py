@@ -30,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from countervid.face import align
 from countervid.face.facetrack import FaceTrack, Index, Points
 
 
@@ -55,3 +56,9 @@ class CropSink(Protocol):
     def finish(self, face: FaceTrack, tracks: Sequence[int]) -> None:
         """All is taken: `tracks` are those of the chosen person, every frame of `face` is among them."""
         ...
+
+
+def crops_of(index: Index, frames: Tensor, quads: Points, landmarks: npt.NDArray[np.float32]) -> Crops:
+    """Crops `(n, S, S, 3)` of the squares `quads`, with landmarks `(n, 68, 2)` in pixels of the frame."""
+    marks = align.to_square(landmarks, quads) * frames.shape[1] - 0.5
+    return Crops(index, frames, quads, marks.astype(np.float32))

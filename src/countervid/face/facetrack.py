@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ Points = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
 
 ABSENT, DETECTED, FILLED = range(3)
-FORMAT = 1  # of the stored track
+FORMAT = 2  # of the stored track
+_ARRAYS = ("source", "boxes", "landmarks", "quads", "cuts")
+_MOST_NAMED = 8  # shots that a sentence names one by one
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,11 @@ class FaceTrack:
     quads: Points  # (F, 4, 2) the crop's square: upper left, lower left, lower right, upper right; pixels
     height: int  # of the frames, pixels
     width: int
-    face: int  # its number, from the largest
-    faces: int  # faces seen in the clip
+    face: int  # number of the person, from the largest, 0
+    cuts: Index  # first frames of the shots after the first, ascending
+    persons: list[
+        dict[str, Any]
+    ]  # the people of the clip by number: frames, shots (from 0), width and height of the box
     distrusted: int  # frames whose landmarks were replaced by a plain face through the detector's five points
     settings: dict[str, Any]  # detector, landmark model, configuration
 
@@ -54,9 +60,24 @@ class FaceTrack:
         return np.flatnonzero(self.present[start:stop]) + start
 
     def runs(self) -> list[tuple[int, int]]:
-        """Unbroken runs of frames with the face, as (start, stop)."""
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], self.present.astype(np.int8), [0]])))
-        return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+        """Unbroken runs of frames with the face, as (start, stop); a cut breaks a run."""
+        present = self.present
+        broken = np.diff(present.astype(np.int8), prepend=0) != 0
+        broken[self.cuts] = True
+        starts = np.flatnonzero(broken & present)
+        stops = np.flatnonzero(np.concatenate([broken, [True]]))
+        return [(int(start), int(stops[stops > start][0])) for start in starts]
+
+    @property
+    def shots(self) -> list[tuple[int, int]]:
+        """The shots of the clip, as (start, stop)."""
+        bounds = [0, *self.cuts.tolist(), len(self)]
+        return list(zip(bounds[:-1], bounds[1:], strict=True))
+
+    @property
+    def faces(self) -> int:
+        """People seen in the clip."""
+        return len(self.persons)
 
     def counts(self) -> dict[str, int]:
         """Frames by what was found in them, for the run's record."""
@@ -68,18 +89,37 @@ class FaceTrack:
             "absent": int(by[ABSENT]),
             "distrusted": self.distrusted,
             "runs": len(self.runs()),
+            "shots": len(self.shots),
             "faces": self.faces,
         }
 
     def describe(self) -> str:
-        """What a reader of the run should know, in one or two sentences."""
+        """What a reader of the run should know, in a few sentences."""
         count = self.counts()
         text = f"Face {self.face} of {self.faces} found in {count['detected']} of {len(self)} frames"
         if count["filled"]:
-            text += f", filled in between them in {count['filled']}"
+            text += f", covered or blurred in {count['filled']} between them"
         if count["absent"]:
             text += f"; {count['absent']} frames without it pass through unchanged"
-        return text + "."
+        text += "."
+        if count["shots"] > 1:
+            text = f"{count['shots']} shots: {self.who()}. {text}"
+        if self.settings.get("recognizer") is None and (count["shots"] > 1 or self.faces > 1):
+            text += " Persons are told apart by small grey pictures of their faces: no recognizer was given."
+        return text
+
+    def who(self) -> str:
+        """Who is in which shot: `shots 1 and 3 show person 0; shot 2 shows nobody`."""
+        count = len(self.shots)
+        there = [tuple(i for i, person in enumerate(self.persons) if shot in person["shots"]) for shot in range(count)]
+        if len(set(there)) == 1 and len(there[0]) == 1:
+            return "all show the same person"
+        said = []
+        for people in dict.fromkeys(there):
+            shots = [shot for shot, some in enumerate(there) if some == people]
+            names = f"person{'s' * (len(people) > 1)} {joined([str(i) for i in people])}" if people else "nobody"
+            said.append(f"{shots_said(shots)} show{'s' * (len(shots) == 1)} {names}")
+        return "; ".join(said)
 
     def save(self, path: Path) -> None:
         """Write the track as safetensors, whole or not at all; the same track gives the same bytes."""
@@ -87,9 +127,9 @@ class FaceTrack:
         head = {
             "format": FORMAT,
             "counts": self.counts(),
-            **{name: getattr(self, name) for name in ("height", "width", "face", "faces", "distrusted", "settings")},
+            **{name: getattr(self, name) for name in ("height", "width", "face", "persons", "distrusted", "settings")},
         }
-        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in ("source", "boxes", "landmarks", "quads")}
+        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
@@ -104,10 +144,27 @@ class FaceTrack:
         try:
             with safe_open(str(path), "numpy") as file:
                 head = json.loads(file.metadata()["face_track"])
-                arrays = {name: file.get_tensor(name) for name in ("source", "boxes", "landmarks", "quads")}
+                arrays = {name: file.get_tensor(name) for name in _ARRAYS}
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise FaceError(f"{path} is not a stored face track ({error}). Run the analysis again.") from None
         if head.pop("format") != FORMAT:
             raise FaceError(f"{path} was written by another version. Run the analysis again.")
         head.pop("counts")
         return cls(**arrays, **head)
+
+
+def share_said(frames: int, length: int) -> str:
+    """`in 12 of 48 frames (25%)`."""
+    return f"in {frames} of {length} frames ({frames / length:.0%})"
+
+
+def shots_said(shots: Sequence[int]) -> str:
+    """`shot 2`, `shots 1 and 3`, `shots 1, 3 and 4`: shots from 0, counted from 1 as people do."""
+    named = [str(shot + 1) for shot in shots[:_MOST_NAMED]]
+    named += [f"{len(shots) - _MOST_NAMED} more"] if len(shots) > _MOST_NAMED else []
+    return f"shot{'s' * (len(shots) > 1)} {joined(named)}"
+
+
+def joined(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

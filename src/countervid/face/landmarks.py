@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from countervid.face import align
+from countervid.face.facetrack import DETECTED
 from countervid.models.folder import load_config, load_weights
 
 Points = npt.NDArray[np.float64]
@@ -257,3 +258,35 @@ class FittedLandmarks:
         corner = np.clip((MEAN_FACE[48:, 0] / MEAN_FACE[54, 0] + 1) / 2, 0, 1)[None, :, None]
         landmarks[:, 48:] += (1 - corner) * rest[:, None, 3] + corner * rest[:, None, 4]
         return np.asarray(landmarks, dtype=np.float64)
+
+
+def disagreement(landmarks: Points, points: Points) -> Points:
+    """How far landmarks `(n, 68, 2)` are from a detector's five points `(n, 5, 2)`, in eyes' distances, `(n,)`."""
+    fitted = FittedLandmarks()(torch.empty(0), np.empty((0, 4)), points)
+    five, true = align.five_points(landmarks), align.five_points(fitted)
+    down = np.linalg.norm((true[:, 3] + true[:, 4] - true[:, 0] - true[:, 1]) / 2, axis=-1)
+    unit = np.maximum(interocular(fitted), 0.8 * down)  # a profile keeps its height
+    apart = np.linalg.norm(five - true, axis=-1)[:, [0, 1, 3, 4]].mean(1) / unit
+    return np.where(np.isfinite(apart), apart, np.inf)
+
+
+def believed(
+    landmarks: Points, points: Points, source: npt.NDArray[np.uint8], trust: float, astray: bool | None = None
+) -> tuple[Points, int]:
+    """Landmarks `(n, 68, 2)` with those replaced that contradict the detector's five points `(n, 5, 2)`, and how many.
+
+    The detector has seen more kinds of face than a network trained on rendered people. A network that is astray is
+    replaced in all frames: going back and forth between the two would shake the crop.
+
+    Args:
+        source: Where the points are from, `(n,)`: 1 detected, 2 interpolated between detections.
+        trust: What is believed, in eyes' distances; see `FaceConfig`.
+        astray: Whether the network is; by default, whether it is in the median of the detections.
+    """
+    apart = disagreement(landmarks, points)
+    # Between detections the points are only interpolated, and less is asked.
+    doubted = apart > trust * np.where(source == DETECTED, 2.0, 3.0)
+    if np.median(apart[source == DETECTED]) > trust if astray is None else astray:
+        doubted[:] = True
+    fitted = FittedLandmarks()(torch.empty(0), np.empty((0, 4)), points)
+    return np.where(doubted[:, None, None], fitted, landmarks), int(doubted.sum())

@@ -7,10 +7,9 @@ Everything streams; a track itself takes about 1 KB a frame.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -19,14 +18,17 @@ from countervid.clip import Clip
 from countervid.errors import FaceError
 from countervid.face import align, detect
 from countervid.face.align import PORTRAIT, Framing
-from countervid.face.crops import Crops, CropSink
+from countervid.face.analysis import Analysis
+from countervid.face.crops import Crops, CropSink, crops_of
 from countervid.face.detect import Detector
-from countervid.face.facetrack import ABSENT, DETECTED, FILLED, FaceTrack, Index, Points
-from countervid.face.landmarks import FittedLandmarks, LandmarkModel, LandmarkNet, NetLandmarks, interocular
+from countervid.face.facetrack import ABSENT, DETECTED, FILLED, FORMAT, FaceTrack, Index, Points
+from countervid.face.landmarks import FittedLandmarks, LandmarkModel, LandmarkNet, NetLandmarks
 from countervid.face.parse import EllipseParser, FaceParser, MaskConfig, NetParser, ParserNet, edit_mask
 from countervid.face.paste import Mode, paste
+from countervid.face.persons import Recognizer
+from countervid.face.shots import CutConfig
 from countervid.face.smooth import reach
-from countervid.face.track import TrackConfig, Tracker, fill
+from countervid.face.track import TrackConfig
 
 __all__ = [
     "ABSENT",
@@ -54,6 +56,7 @@ class FaceConfig:
     trust: float = 0.4
     smooth: bool = True  # steady the square over time
     framing: Framing = PORTRAIT  # how much of the head the square holds
+    cuts: CutConfig = field(default_factory=CutConfig)
     track: TrackConfig = field(default_factory=TrackConfig)
     mask: MaskConfig = field(default_factory=MaskConfig)
 
@@ -75,17 +78,25 @@ class FacePipeline:
         detector: Detector | None = None,
         landmarker: LandmarkModel | None = None,
         parser: FaceParser | None = None,
+        recognizer: Recognizer | None = None,
         config: FaceConfig | None = None,
     ) -> None:
         """What is left out is the bundled one: YuNet, the landmark network, the parser.
 
         Without bundled weights for the last two, a plain face through the detector's five points and a fixed ellipse
-        serve; `name` says so, and the track keeps it.
+        serve; `name` says so, and the track keeps it. Without a recognizer, small grey pictures say who is the same
+        person, and the track says that.
         """
         self.config = config or FaceConfig()
         self.detector = detector or detect.load()
         self.landmarker = landmarker or bundled_landmarks()
         self.parser = parser or bundled_parser()
+        self.recognizer = recognizer
+
+    def names(self) -> list[str]:
+        """What a track depends on beside the clip and the configuration: the models, and the form of what is stored."""
+        recognizer = "no recognizer" if self.recognizer is None else self.recognizer.name
+        return [f"track {FORMAT}", self.detector.name, self.landmarker.name, self.parser.name, recognizer]
 
     def analyze(
         self,
@@ -97,56 +108,15 @@ class FacePipeline:
         """Find the face and follow it.
 
         Args:
-            clip: The clip; it is read twice, in windows.
-            face: Which one, counted from the largest (summed area), which is 0.
+            clip: The clip; it is read once, in windows (a second time where the end contradicts the beginning).
+            face: Which person, counted from the largest (summed area), who is 0.
             progress: Called with (done, total).
             sink: Takes the aligned crops as they become final.
 
         Raises:
             FaceError: no face at all, or not so many.
         """
-        tracker, total = Tracker(self.config.track), 2 * len(clip)
-        for start, frames in clip.windows(self.config.window):
-            tracker.update(frames, self.detector(frames))
-            if progress:
-                progress(start + len(frames), total)
-        length = tracker.length
-        chosen = tracker.choose(face)
-        boxes, points, source = fill(chosen, length, self.config.longest_gap)
-        landmarks = np.full((length, 68, 2), np.nan)
-        for start, frames in clip.windows(self.config.window):
-            rows = np.flatnonzero(source[start : start + len(frames)])
-            if len(rows):
-                at = rows + start
-                landmarks[at] = self.landmarker(frames[torch.from_numpy(rows)], boxes[at], points[at])
-            if progress:
-                progress(length + start + len(frames), total)
-        seen = source != ABSENT
-        landmarks[seen], distrusted = believed(landmarks[seen], points[seen], source[seen], self.config.trust)
-        track = FaceTrack(
-            source=source,
-            boxes=boxes.astype(np.float32),
-            landmarks=landmarks.astype(np.float32),
-            quads=np.full((length, 4, 2), np.nan),
-            height=clip.height,
-            width=clip.width,
-            face=face,
-            faces=len(tracker.faces()),
-            distrusted=distrusted,
-            settings={
-                "detector": self.detector.name,
-                "landmarks": self.landmarker.name,
-                "parser": self.parser.name,
-                "config": asdict(self.config),
-            },
-        )
-        for start, stop in track.runs():
-            track.quads[start:stop] = align.quads(track.landmarks[start:stop], self.config.smooth, self.config.framing)
-        if sink is not None:
-            for crops in self.crops(clip, track, sink.size):
-                sink.take(0, crops)
-            sink.finish(track, (0,))
-        return track
+        return Analysis(self, clip, face, sink).run(progress)
 
     def crops(self, clip: Clip, track: FaceTrack, size: int = 128) -> Iterator[Crops]:
         """Aligned crops, window by window; frames without the face are left out."""
@@ -157,8 +127,7 @@ class FacePipeline:
                 continue
             quads = track.quads[index]
             cut = align.crop(frames[torch.from_numpy(index - start)], quads, size)
-            landmarks = align.to_square(track.landmarks[index], quads) * size - 0.5
-            yield Crops(index, cut, quads, landmarks.astype(np.float32))
+            yield crops_of(index, cut, quads, track.landmarks[index])
 
     def masks(
         self,
@@ -214,25 +183,6 @@ class FacePipeline:
             return result
 
         return clip.mapped(composite, self.config.window)
-
-
-def believed(landmarks: Points, points: Points, source: npt.NDArray[np.uint8], trust: float) -> tuple[Points, int]:
-    """Landmarks `(n, 68, 2)` with those replaced that contradict the detector's five points `(n, 5, 2)`, and how many.
-
-    The detector has seen more kinds of face than a network trained on rendered people. A network that is astray is
-    replaced in all frames: going back and forth between the two would shake the crop.
-    """
-    fitted = FittedLandmarks()(torch.empty(0), np.empty((0, 4)), points)
-    five, true = align.five_points(landmarks), align.five_points(fitted)
-    down = np.linalg.norm((true[:, 3] + true[:, 4] - true[:, 0] - true[:, 1]) / 2, axis=-1)
-    unit = np.maximum(interocular(fitted), 0.8 * down)  # a profile keeps its height
-    apart = np.linalg.norm(five - true, axis=-1)[:, [0, 1, 3, 4]].mean(1) / unit
-    apart = np.where(np.isfinite(apart), apart, np.inf)
-    # Between detections the points are only interpolated, and less is asked.
-    doubted = apart > trust * np.where(source == DETECTED, 2.0, 3.0)
-    if np.median(apart[source == DETECTED]) > trust:
-        doubted[:] = True
-    return np.where(doubted[:, None, None], fitted, landmarks), int(doubted.sum())
 
 
 def check(clip: Clip, track: FaceTrack) -> None:
