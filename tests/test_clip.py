@@ -489,3 +489,26 @@ def test_a_clip_may_be_written_over_its_own_source(tmp_path: Path, tiny_clip: Cl
     Clip.read(path).mapped(lambda _, frames: 255 - frames).write(path, lossless=True)
     assert torch.equal(Clip.read(path).frames, 255 - tiny_clip.frames)
     assert issubclass(ClipError, CountervidError)
+
+
+def test_frames_at_hand_give_the_file_that_the_clip_gives(tmp_path: Path, tiny_clip: Clip, tiny_frames: Tensor) -> None:
+    for name in ("a.mp4", "a.mkv", "a.gif", "folder"):
+        whole, added = tmp_path / f"whole-{name}", tmp_path / f"added-{name}"
+        tiny_clip.write(whole)
+        with tiny_clip.writer(added) as add:
+            for start, stop in ((0, 5), (5, 6), (6, 12)):
+                assert not added.exists()
+                add(tiny_frames[start:stop])
+        if whole.suffix in (".mp4", ".gif"):  # mkv holds a random number
+            assert whole.read_bytes() == added.read_bytes()
+        assert torch.equal(Clip.read(whole).frames, Clip.read(added).frames)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "folder"])
+def test_frames_that_do_not_come_leave_no_file(tmp_path: Path, tiny_clip: Clip, tiny_frames: Tensor, name: str) -> None:
+    with pytest.raises(ClipError, match="broken"), tiny_clip.writer(tmp_path / name) as add:
+        add(tiny_frames[:5])
+        raise ClipError("broken")
+    with pytest.raises(ValueError, match="lacks 5 of 12 frames"), tiny_clip.writer(tmp_path / name) as add:
+        add(tiny_frames[:7])
+    assert not list(tmp_path.iterdir())

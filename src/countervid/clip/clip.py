@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from countervid.clip.images import SUFFIXES, FolderSource
 from countervid.clip.sources import FirstSource, MappedSource, MemorySource, Progress, Source
 from countervid.clip.video import VideoSource
-from countervid.clip.writers import write_clip
+from countervid.clip.writers import write_clip, writing
 from countervid.errors import ClipError
 
 
@@ -231,3 +232,13 @@ class Clip:
         path = Path(path)
         write_clip(self._source, path, crf=crf, lossless=lossless, metadata=dict(metadata or {}), progress=progress)
         return path
+
+    def writer(
+        self, path: str | Path, *, crf: int = 16, lossless: bool = False, metadata: Mapping[str, str] | None = None
+    ) -> AbstractContextManager[Callable[[Tensor], None]]:
+        """The same for frames that are at hand: `with clip.writer(path) as add: add(frames)`, window by window.
+
+        Times, sound and size are this clip's. All of its frames are to be added, in order; the file has its name when
+        the block ends, and is not there where the block is left by an error.
+        """
+        return writing(self._source, Path(path), crf=crf, lossless=lossless, metadata=dict(metadata or {}))

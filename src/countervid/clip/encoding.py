@@ -12,7 +12,7 @@ from av.video.reformatter import ColorRange, Colorspace
 
 from countervid.clip.audio import AudioCarrier
 from countervid.clip.colour import SCALING
-from countervid.clip.sources import Progress, Source, durations, each_frame
+from countervid.clip.sources import Pictures, Source, durations
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 
@@ -27,8 +27,8 @@ def write_video(
     crf: int,
     lossless: bool,
     metadata: Mapping[str, str],
-    progress: Progress | None,
-) -> None:
+) -> Pictures:
+    """Write what is sent in, a frame at a time; finished with the source's last one."""
     even = source.width % 2 == 0 and source.height % 2 == 0
     # 4:2:0 shares one colour among four pixels, so it has no odd sizes; 4:4:4 has.
     layout = "rgb24" if lossless else "yuv420p" if even else "yuv444p"
@@ -54,7 +54,8 @@ def write_video(
                 setattr(stream.codec_context, tag, 1)  # BT.709 (ITU-T H.273)
         shown_for = durations(source.stamps, source.rate, source.time_base, source.last)
         with AudioCarrier.opened(source.audio, output) as sound:
-            for index, pixels in each_frame(source, progress):
+            for index in range(len(source.stamps)):
+                pixels = yield
                 frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
                 if not lossless:
                     frame = frame.reformat(

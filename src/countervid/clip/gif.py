@@ -13,10 +13,11 @@ import av
 import numpy as np
 from PIL import Image
 
-from countervid.clip.sources import Progress, Source, durations, each_frame
+from countervid.clip.sources import Pictures, Source, durations
 
 
-def write_gif(source: Source, partial: Path, metadata: Mapping[str, str], progress: Progress | None) -> None:
+def write_gif(source: Source, partial: Path, metadata: Mapping[str, str]) -> Pictures:
+    """Write what is sent in, a frame at a time; finished with the source's last one."""
     hundredths: list[int] = []
     for stamp in source.stamps:
         time = round(stamp * source.time_base * 100)
@@ -26,7 +27,8 @@ def write_gif(source: Source, partial: Path, metadata: Mapping[str, str], progre
         stream = output.add_stream("gif", rate=100)
         stream.width, stream.height, stream.pix_fmt = source.width, source.height, "pal8"
         stream.codec_context.time_base = stream.time_base = Fraction(1, 100)
-        for index, pixels in each_frame(source, progress):
+        for index in range(len(source.stamps)):
+            pixels = yield
             picture = Image.fromarray(pixels).quantize(256, dither=Image.Dither.FLOYDSTEINBERG)
             colours = np.zeros((256, 4), dtype=np.uint8)
             table = np.asarray(picture.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 Progress = Callable[[int, int], None]
+Pictures = Generator[None, np.ndarray, None]  # a writer: frames `(H, W, 3)` uint8 are sent in, in order
 
 # Hostile files announce absurd sizes. Nothing here allocates before these are checked.
 MAX_PIXELS = 1 << 26  # a frame of 8192 x 8192
 MAX_FRAMES = 5_000_000  # a day at 60 fps
-_WRITTEN_AT_ONCE = 16  # frames held while writing
 
 
 class Source(Protocol):
@@ -303,16 +303,6 @@ def digest_of_files(paths: Sequence[Path]) -> str:
             while block := file.read(1 << 20):
                 sha.update(block)
     return sha.hexdigest()
-
-
-def each_frame(source: Source, progress: Progress | None) -> Iterator[tuple[int, np.ndarray]]:
-    """Every frame with its number, `(H, W, 3)` uint8, as writers take them."""
-    total = len(source.stamps)
-    for start, window in source.windows(_WRITTEN_AT_ONCE):
-        for offset, frame in enumerate(window.numpy()):
-            yield start + offset, np.ascontiguousarray(frame)
-            if progress is not None:
-                progress(start + offset + 1, total)
 
 
 def durations(stamps: Sequence[int], rate: Fraction, time_base: Fraction, last: int | None = None) -> list[int]:

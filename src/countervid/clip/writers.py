@@ -6,18 +6,22 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import av
+import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from countervid.clip.encoding import CONTAINERS, write_video
 from countervid.clip.gif import write_gif
 from countervid.clip.images import SIDECAR, sidecar_text
-from countervid.clip.sources import Progress, Source, each_frame
+from countervid.clip.sources import Pictures, Progress, Source
 from countervid.errors import OutputError
+
+_WRITTEN_AT_ONCE = 16  # frames held while writing
 
 
 def write_clip(
@@ -30,23 +34,60 @@ def write_clip(
     progress: Progress | None,
 ) -> None:
     """Write a source to a path; see `Clip.write`."""
+    with writing(source, path, crf=crf, lossless=lossless, metadata=metadata) as add:
+        for start, window in source.windows(_WRITTEN_AT_ONCE):
+            for offset in range(len(window)):
+                add(window[offset : offset + 1])
+                if progress is not None:
+                    progress(start + offset + 1, len(source.stamps))
+
+
+@contextmanager
+def writing(
+    source: Source, path: Path, *, crf: int, lossless: bool, metadata: Mapping[str, str]
+) -> Iterator[Callable[[Tensor], None]]:
+    """A function that takes the frames of a source, window by window, `(f, H, W, 3)` uint8; see `Clip.writer`."""
     if not 0 <= crf <= 51:
         raise OutputError(f"`crf` must be from 0 (best) to 51, got {crf}.")
+    with ExitStack() as stack:
+        with _mended_errors(path):
+            pictures = _begun(stack, source, path, crf, lossless, metadata)
+            next(pictures)
+        waiting = len(source.stamps)
+
+        def add(frames: Tensor) -> None:
+            nonlocal waiting
+            with _mended_errors(path), suppress(StopIteration):  # the last frame ends the file
+                for pixels in frames.numpy():
+                    waiting -= 1
+                    pictures.send(np.ascontiguousarray(pixels))
+
+        yield add
+        if waiting:
+            raise ValueError(f"`{path}` lacks {waiting} of {len(source.stamps)} frames.")
+        with _mended_errors(path):
+            stack.close()
+
+
+def _begun(
+    stack: ExitStack, source: Source, path: Path, crf: int, lossless: bool, metadata: Mapping[str, str]
+) -> Pictures:
+    """The writer of a path's kind. What it leaves is renamed, or removed, when the stack is closed."""
     suffix = path.suffix.lower()
-    with _mended_errors(path):
-        if suffix in CONTAINERS:
-            with replacing(path) as partial:
-                write_video(source, partial, CONTAINERS[suffix], crf, lossless, metadata, progress)
-        elif suffix == ".gif":
-            with replacing(path) as partial:
-                write_gif(source, partial, metadata, progress)
-        elif suffix == "":
-            _write_folder(source, path, metadata, progress)
-        else:
-            raise OutputError(
-                f"`{path}` cannot be written: `{suffix}` is not known. "
-                "Use .mp4, .mov, .mkv, .gif, or no suffix for a folder."
-            )
+    if suffix in CONTAINERS:
+        partial = stack.enter_context(replacing(path))
+        pictures = write_video(source, partial, CONTAINERS[suffix], crf, lossless, metadata)
+    elif suffix == ".gif":
+        pictures = write_gif(source, stack.enter_context(replacing(path)), metadata)
+    elif suffix == "":
+        pictures = _write_folder(source, path, metadata)
+    else:
+        raise OutputError(
+            f"`{path}` cannot be written: `{suffix}` is not known. "
+            "Use .mp4, .mov, .mkv, .gif, or no suffix for a folder."
+        )
+    stack.callback(pictures.close)  # before the file goes to its place, or away
+    return pictures
 
 
 @contextmanager
@@ -82,7 +123,7 @@ def _mended_errors(path: Path) -> Iterator[None]:
         raise OutputError(f"`{path}` could not be written: {error.strerror or error}.") from error
 
 
-def _write_folder(source: Source, path: Path, metadata: Mapping[str, str], progress: Progress | None) -> None:
+def _write_folder(source: Source, path: Path, metadata: Mapping[str, str]) -> Pictures:
     if path.is_file():
         raise OutputError(
             f"`{path}` is a file. Give another name for the folder of pictures, or a name that ends in .mp4."
@@ -94,7 +135,8 @@ def _write_folder(source: Source, path: Path, metadata: Mapping[str, str], progr
     try:
         partial.mkdir()
         digits = max(6, len(str(len(source.stamps))))
-        for index, pixels in each_frame(source, progress):
+        for index in range(len(source.stamps)):
+            pixels = yield
             Image.fromarray(pixels).save(partial / f"{index:0{digits}d}.png", compress_level=3)
         times = sidecar_text(source.stamps, source.time_base, source.rate, metadata)
         (partial / SIDECAR).write_text(times, encoding="utf-8")
