@@ -22,7 +22,7 @@ class AudioCarrier:
     def __init__(self, packets: Iterator[Any], tracks: dict[int, Any], audio: Audio | None, output: Any) -> None:
         """Use `AudioCarrier.opened`."""
         self._packets, self._tracks, self._output = packets, tracks, output
-        self._origin, self._end = (Fraction(0), None) if audio is None else (audio.origin, audio.end)
+        self._end = None if audio is None else audio.end
         self._waiting: Any = None
 
     @staticmethod
@@ -36,7 +36,7 @@ class AudioCarrier:
             container = stack.enter_context(opened(audio.path))
             streams = [s for s in container.streams.audio if s.codec_context is not None]
             tracks = {s.index: _track(s, output) for s in streams}
-            yield AudioCarrier(container.demux(streams), tracks, audio, output)
+            yield AudioCarrier(_on_one_clock(container.demux(streams), audio), tracks, audio, output)
 
     def carry(self, until: Fraction | None) -> None:
         """Pass on what sounds up to `until` seconds of the clip; all the rest with None."""
@@ -45,13 +45,27 @@ class AudioCarrier:
             self._waiting = None
             if packet is None:
                 break
-            at = None if packet.dts is None else packet.dts * packet.time_base - self._origin
+            at = None if packet.dts is None else packet.dts * packet.time_base
             if at is not None and self._end is not None and at >= self._end:
                 continue
             if at is not None and until is not None and at > until:
                 self._waiting = packet
                 return
-            self._tracks[packet.stream.index].carry(packet, self._origin, self._output)
+            self._tracks[packet.stream.index].carry(packet, self._output)
+
+
+def _on_one_clock(packets: Iterator[Any], audio: Audio) -> Iterator[Any]:
+    """The packets with times that count from the clip's time 0, also where the file's clock starts again."""
+    counts: dict[int, int] = {}
+    for packet in packets:
+        if packet.dts is not None:
+            stream = packet.stream_index
+            number = counts[stream] = counts.get(stream, -1) + 1
+            added = [seconds for first, seconds in audio.moved.get(stream, ()) if first <= number]
+            shift = round((audio.origin - (added[-1] if added else 0)) / packet.time_base)
+            packet.pts = None if packet.pts is None else packet.pts - shift
+            packet.dts -= shift
+        yield packet
 
 
 def _track(stream: Any, output: Any) -> Any:
@@ -65,12 +79,9 @@ class _Copied:
     def __init__(self, target: Any) -> None:
         self._target = target
 
-    def carry(self, packet: Any, origin: Fraction, output: Any) -> None:
+    def carry(self, packet: Any, output: Any) -> None:
         if packet.dts is None:
             return  # the mark of the stream's end
-        shift = round(origin / packet.time_base)
-        packet.pts = None if packet.pts is None else packet.pts - shift
-        packet.dts -= shift
         packet.stream = self._target
         output.mux(packet)
 
@@ -80,11 +91,9 @@ class _Converted:
         self._target = target
         self._resampler = av.AudioResampler(format="fltp", layout=target.layout, rate=target.rate)
 
-    def carry(self, packet: Any, origin: Fraction, output: Any) -> None:
+    def carry(self, packet: Any, output: Any) -> None:
         at_end = packet.dts is None
         for decoded in packet.decode():
-            if decoded.pts is not None:
-                decoded.pts -= round(origin / decoded.time_base)
             for frame in self._resampler.resample(decoded):
                 output.mux(self._target.encode(frame))
         if at_end:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from countervid.clip.images import SUFFIXES, FolderSource
-from countervid.clip.sources import FirstSource, MappedSource, MemorySource, Progress, Source
+from countervid.clip.sources import FirstSource, MappedSource, MemorySource, Progress, Source, durations
 from countervid.clip.video import VideoSource
 from countervid.clip.writers import write_clip, writing
 from countervid.errors import ClipError
@@ -54,16 +54,20 @@ class Clip:
         return Clip(VideoSource.probe(path))
 
     @staticmethod
-    def from_frames(frames: Tensor, fps: float = 25.0, *, times: Sequence[float] | None = None) -> Clip:
+    def from_frames(
+        frames: Tensor, fps: float = 25.0, *, times: Sequence[float] | None = None, end: float | None = None
+    ) -> Clip:
         """A clip of frames in memory.
 
         Args:
             frames: `(F, H, W, 3)` RGB uint8, F >= 1.
             fps: Frames a second, > 0; ignored when `times` are given.
             times: Seconds at which each frame appears, strictly increasing, from 0; kept to 1/90000 s.
+            end: Seconds at which the last frame ends; when left out it is shown as long as frames last on average.
+                Only with `times`.
 
         Raises:
-            ClipError: Wrong shape or dtype, no frames, or times that do not increase.
+            ClipError: Wrong shape or dtype, no frames, times that do not increase, or an end before the last of them.
         """
         if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != torch.uint8 or 0 in frames.shape:
             raise ClipError(
@@ -72,6 +76,8 @@ class Clip:
         if times is None:
             if not 0 < fps < 10_000:
                 raise ClipError(f"`fps` must be above 0 and below 10000, got {fps}.")
+            if end is not None:
+                raise ClipError("`end` goes with `times`: frames at a steady rate all last equally long.")
             rate = Fraction(fps).limit_denominator(1001)  # 30000/1001 and its kin stay exact
             return Clip(MemorySource(frames.cpu(), list(range(len(frames))), 1 / rate, rate))
         time_base = Fraction(1, 90_000)
@@ -82,7 +88,10 @@ class Clip:
             raise ClipError("`times` must start at 0 or later and increase from frame to frame by 1/90000 s or more.")
         span = (stamps[-1] - stamps[0]) * time_base
         rate = Fraction((len(stamps) - 1) / span).limit_denominator(1001) if span else Fraction(25)
-        return Clip(MemorySource(frames.cpu(), stamps, time_base, rate))
+        last = None if end is None else round(Fraction(float(end)) / time_base) - stamps[-1]
+        if last is not None and last < 1:
+            raise ClipError(f"`end` must be later than the last of the `times`, {times[-1]} s; got {end} s.")
+        return Clip(MemorySource(frames.cpu(), stamps, time_base, rate, last=last))
 
     def __len__(self) -> int:
         return len(self._source.stamps)
@@ -111,6 +120,13 @@ class Clip:
         """Seconds at which each frame appears, `(F,)` float64, strictly increasing."""
         base = self._source.time_base
         return np.asarray(self._source.stamps, dtype=np.float64) * base.numerator / base.denominator
+
+    @property
+    def duration(self) -> float:
+        """Seconds from the appearance of the first frame to the end of the last."""
+        source = self._source
+        last = durations(source.stamps[-1:], source.rate, source.time_base, source.last)[0]
+        return float((source.stamps[-1] + last - source.stamps[0]) * source.time_base)
 
     @property
     def source(self) -> Path | None:

@@ -4,20 +4,66 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
+from av.codec.context import Flags
 from av.video.reformatter import ColorRange, Colorspace
 
 from countervid.clip.audio import AudioCarrier
 from countervid.clip.colour import SCALING
-from countervid.clip.sources import Pictures, Source, durations
+from countervid.clip.sources import Pictures, Source, durations, rounded
+from countervid.errors import OutputError
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 
 # x264's AVX-512 code gives other bytes from one run to the next; with older instructions the same come each time.
 _SAME_BYTES = {"x264-params": "asm=sse4.2"} if platform.machine().lower() in ("x86_64", "amd64") else {}
+
+_MATROSKA = Fraction(1, 1000)  # FFmpeg writes its times so
+
+
+def _in_milliseconds(source: Source) -> tuple[list[int], int]:
+    stamps, last = rounded(source, _MATROSKA)
+    if stamps[-1] * _MATROSKA > source.stamps[-1] * source.time_base + Fraction(1, 20):
+        raise OutputError(
+            "The frames follow each other more than 1000 times a second, and mkv keeps times to 1/1000 s. "
+            "Write .mp4 or .mov."
+        )
+    return stamps, last
+
+
+class _VideoTrack:
+    """Muxes the packets of the pictures so that an mp4 track ends when its last frame ends.
+
+    There a track is as long as its packets' decoding times say: until the last of them, which with B-frames is not the
+    last shown. So the last packet gets what is missing up to the end, and the first is decoded early enough for it.
+    """
+
+    def __init__(self, output: Any, stamps: Sequence[int], end: int | None) -> None:
+        """`end` is None for containers that keep the time for which each frame is shown."""
+        self._output, self._stamps, self._end = output, stamps, end
+        self._held: Any = None
+        self._first = end is not None
+
+    def mux(self, packets: Any, last: bool = False) -> None:
+        for packet in packets:
+            if self._first and packet.dts is not None:
+                self._first = False
+                delay = bisect_right(self._stamps, 2 * self._stamps[0] - packet.dts) - 1  # frames of reordering
+                most = self._stamps[-1] - self._stamps[max(0, len(self._stamps) - 1 - delay)]
+                packet.dts = min(packet.dts, self._stamps[0] - most)
+            if self._held is not None:
+                self._output.mux(self._held)
+            self._held = packet
+        if last and self._held is not None:
+            if self._end is not None:
+                self._held.duration = self._end - self._held.pts
+            self._output.mux(self._held)
 
 
 def write_video(
@@ -34,25 +80,31 @@ def write_video(
     layout = "rgb24" if lossless else "yuv420p" if even else "yuv444p"
     # A fixed number of threads: x264's output depends on it, and must not depend on the machine.
     quality = {"preset": "veryfast", "qp": "0"} if lossless else {"preset": "fast", "crf": str(crf)}
+    time_base = _MATROSKA if container == "matroska" else source.time_base
+    stamps, last = (source.stamps, source.last) if time_base == source.time_base else _in_milliseconds(source)
+    shown_for = durations(stamps, source.rate, time_base, last)
     # Own names of metadata survive in mp4 only with this flag; with the index first, browsers can start at once.
     flags = {"movflags": "use_metadata_tags+faststart"} if container in ("mp4", "mov") else {}
     if flags:
+        if stamps[0] > 0:  # else FFmpeg leaves out the pause before the first frame where B-frames are decoded before 0
+            flags["movflags"] += "+negative_cts_offsets"
         # When each track begins is counted in the movie's own ticks; these hold the stamps exactly.
-        scale = math.lcm(source.time_base.denominator, 90_000)
+        scale = math.lcm(time_base.denominator, 90_000)
         flags["movie_timescale"] = str(scale if scale < 1 << 31 else 90_000)
     with av.open(f"file:{partial.absolute()}", mode="w", format=container, container_options=flags) as output:
         output.metadata.update(metadata)
         stream = output.add_stream("libx264rgb" if lossless else "libx264", rate=source.rate)
         stream.width, stream.height, stream.pix_fmt = source.width, source.height, layout
         stream.options = {**quality, "threads": "4", **_SAME_BYTES}
-        stream.codec_context.time_base = stream.time_base = source.time_base
+        stream.codec_context.time_base = stream.time_base = time_base
+        stream.codec_context.flags |= Flags.frame_duration  # else packets of B-frames have none
         if source.aspect is not None:
             stream.codec_context.sample_aspect_ratio = source.aspect
         if not lossless:
             stream.codec_context.color_range = ColorRange.MPEG
             for tag in ("colorspace", "color_primaries", "color_trc"):
                 setattr(stream.codec_context, tag, 1)  # BT.709 (ITU-T H.273)
-        shown_for = durations(source.stamps, source.rate, source.time_base, source.last)
+        track = _VideoTrack(output, stamps, stamps[-1] + shown_for[-1] if flags else None)
         with AudioCarrier.opened(source.audio, output) as sound:
             for index in range(len(source.stamps)):
                 pixels = yield
@@ -65,9 +117,8 @@ def write_video(
                         dst_color_range=ColorRange.MPEG,
                         interpolation=SCALING,
                     )
-                frame.pts, frame.time_base = source.stamps[index], source.time_base
-                frame.duration = shown_for[index]
-                output.mux(stream.encode(frame))
-                sound.carry(until=source.stamps[index] * source.time_base)
-            output.mux(stream.encode(None))
+                frame.pts, frame.time_base, frame.duration = stamps[index], time_base, shown_for[index]
+                track.mux(stream.encode(frame))
+                sound.carry(until=stamps[index] * time_base)
+            track.mux(stream.encode(None), last=True)
             sound.carry(until=None)

@@ -13,17 +13,15 @@ import av
 import numpy as np
 from PIL import Image
 
-from countervid.clip.sources import Pictures, Source, durations
+from countervid.clip.sources import Pictures, Source, durations, rounded
 
 
 def write_gif(source: Source, partial: Path, metadata: Mapping[str, str]) -> Pictures:
     """Write what is sent in, a frame at a time; finished with the source's last one."""
-    hundredths: list[int] = []
-    for stamp in source.stamps:
-        time = round(stamp * source.time_base * 100)
-        hundredths.append(max(time, hundredths[-1] + 1) if hundredths else time)
-    shown_for = durations(hundredths, source.rate, Fraction(1, 100))
-    with av.open(f"file:{partial.absolute()}", mode="w", format="gif") as output:
+    hundredths, last = rounded(source, Fraction(1, 100))
+    shown_for = durations(hundredths, source.rate, Fraction(1, 100), last)
+    options = {"final_delay": str(min(last, 65_535))}  # a word of the format
+    with av.open(f"file:{partial.absolute()}", mode="w", format="gif", container_options=options) as output:
         stream = output.add_stream("gif", rate=100)
         stream.width, stream.height, stream.pix_fmt = source.width, source.height, "pal8"
         stream.codec_context.time_base = stream.time_base = Fraction(1, 100)

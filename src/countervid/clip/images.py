@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from countervid.clip.colour import over_black
-from countervid.clip.sources import MAX_FRAMES, MAX_PIXELS, Audio, digest_of_files
+from countervid.clip.sources import MAX_FRAMES, MAX_PIXELS, Audio, Source, digest_of_files
 from countervid.errors import ClipError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -74,9 +74,10 @@ class FolderSource:
         stamps: Sequence[int] = range(len(files))
         time_base = 1 / rate
         metadata: dict[str, str] = {}
+        last: int | None = None
         if folder is not None and fps is None and (folder / SIDECAR).is_file():
-            stamps, time_base, rate, metadata = _read_sidecar(folder / SIDECAR, len(files))
-        return FolderSource(files, height, width, stamps, time_base, rate, folder or files[0], metadata)
+            stamps, time_base, rate, metadata, last = _read_sidecar(folder / SIDECAR, len(files))
+        return FolderSource(files, height, width, stamps, time_base, rate, folder or files[0], metadata, last=last)
 
     def windows(self, size: int, start: int = 0) -> Iterator[tuple[int, Tensor]]:
         for first in range(start, len(self.files), size):
@@ -100,24 +101,31 @@ class FolderSource:
         return digest_of_files([*self.files, *([sidecar] if sidecar.is_file() else [])])
 
 
-def sidecar_text(stamps: Sequence[int], time_base: Fraction, rate: Fraction, metadata: Mapping[str, str]) -> str:
+def sidecar_text(source: Source, metadata: Mapping[str, str]) -> str:
     """What `clip.json` says: exact rational times, so that a folder written and read keeps them."""
-    content = {"time_base": str(time_base), "rate": str(rate), "stamps": list(stamps), "metadata": dict(metadata)}
+    content = {
+        "time_base": str(source.time_base),
+        "rate": str(source.rate),
+        "stamps": list(source.stamps),
+        "last": source.last,  # ticks that the last picture is shown; null: as long as pictures last on average
+        "metadata": dict(metadata),
+    }
     return json.dumps(content, indent=1)
 
 
-def _read_sidecar(path: Path, count: int) -> tuple[list[int], Fraction, Fraction, dict[str, str]]:
+def _read_sidecar(path: Path, count: int) -> tuple[list[int], Fraction, Fraction, dict[str, str], int | None]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         stamps = [int(stamp) for stamp in content["stamps"]]
         time_base, rate = Fraction(content["time_base"]), Fraction(content["rate"])
         metadata = {str(name): str(text) for name, text in content["metadata"].items()}
+        last = None if content.get("last") is None else int(content["last"])  # older folders do not say
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise ClipError(f"`{path}` is not readable as the times of this folder. Mend or remove it.") from error
     increasing = all(a < b for a, b in zip(stamps, stamps[1:], strict=False))
-    if len(stamps) != count or not increasing or time_base <= 0 or rate <= 0:
+    if len(stamps) != count or not increasing or time_base <= 0 or rate <= 0 or (last is not None and last <= 0):
         raise ClipError(f"`{path}` holds {len(stamps)} increasing times for {count} pictures. Mend or remove it.")
-    return stamps, time_base, rate, metadata
+    return stamps, time_base, rate, metadata, last
 
 
 def natural_key(path: Path) -> tuple[object, ...]:

@@ -59,6 +59,8 @@ class Audio:
     path: Path
     origin: Fraction  # seconds in the file that are time 0 of the clip
     end: Fraction | None = None  # seconds of the clip after which there is silence
+    # Where the file's clock starts again: (packets of a stream before it, seconds added from there on), by stream.
+    moved: Mapping[int, Sequence[tuple[int, Fraction]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -287,7 +289,8 @@ def regroup(pieces: Iterator[Tensor], size: int, start: int = 0, skipped: int = 
 
 def digest_of_frames(source: Source) -> str:
     """SHA-256 over size, times and pixels."""
-    sha = hashlib.sha256(f"frames {source.height} {source.width} {source.time_base} {list(source.stamps)}".encode())
+    times = f"{source.time_base} {list(source.stamps)}" + ("" if source.last is None else f" {source.last}")
+    sha = hashlib.sha256(f"frames {source.height} {source.width} {times}".encode())
     for _, frames in source.windows(32):
         sha.update(frames.contiguous().numpy().data)
     return sha.hexdigest()
@@ -309,3 +312,13 @@ def durations(stamps: Sequence[int], rate: Fraction, time_base: Fraction, last: 
     """Ticks that each frame is shown; the last one as long as a frame lasts on average, unless it is known."""
     gaps = [later - sooner for sooner, later in zip(stamps, stamps[1:], strict=False)]
     return [*gaps, last or max(1, round(1 / rate / time_base))]
+
+
+def rounded(source: Source, time_base: Fraction) -> tuple[list[int], int]:
+    """The stamps of a source in a coarser time base, still increasing, and the ticks that the last frame is shown."""
+    stamps: list[int] = []
+    for stamp in source.stamps:
+        time = round(stamp * source.time_base / time_base)
+        stamps.append(max(time, stamps[-1] + 1) if stamps else time)
+    end = source.stamps[-1] + durations(source.stamps[-1:], source.rate, source.time_base, source.last)[0]
+    return stamps, max(1, round(end * source.time_base / time_base) - stamps[-1])

@@ -17,10 +17,13 @@ from torch import Tensor
 
 from countervid.clip.colour import to_rgb
 from countervid.clip.container import opened, video_stream
+from countervid.clip.discontinuity import one_clock
 from countervid.clip.seeking import KeyPackets, SeekTable, decode, decode_from
 from countervid.clip.sources import Audio, digest_of_files
-from countervid.clip.timing import ONE_PACKET_ONE_FRAME, audio_start, increasing, list_packets, steady
+from countervid.clip.timing import ONE_PACKET_ONE_FRAME, audio_start, list_packets, steady
 from countervid.errors import ClipError
+
+_LATE = 10  # seconds: files whose first frame is later than this are pieces of longer ones
 
 
 class Upright(NamedTuple):
@@ -73,20 +76,26 @@ class VideoSource:
             rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
             aspect, codec = stream.sample_aspect_ratio, stream.codec_context.name
             metadata = {name.lower(): text for name, text in container.metadata.items()}  # Matroska shouts
-            time_base, sound_start = Fraction(stream.time_base), audio_start(container)
+            sound_start = audio_start(container)
             muxer, kind = container.format.name, stream.codec_context.codec.canonical_name
         first = next(decode(path), None)
         if first is None:
             raise ClipError(f"`{path}` holds no frame that can be decoded. Get the file again.")
         upright = _upright(first)
         width, height = (first.height, first.width) if upright.transpose else (first.width, first.height)
-        if codec not in ONE_PACKET_ONE_FRAME or muxer == "avi" or first.interlaced_frame:
-            listing = [frame.pts for frame in decode(path)]
-        stamps, seek = increasing(listing, rate, time_base), SeekTable.of(kind, keys, listing)
+        shown = listing.stamps
+        if codec not in ONE_PACKET_ONE_FRAME or muxer == "avi" or first.interlaced_frame or listing.restarts:
+            shown = [frame.pts for frame in decode(path)]
+        clock = one_clock(listing, shown, rate)
+        stamps, time_base = clock.stamps, clock.time_base
+        seek = None if listing.restarts else SeekTable.of(kind, keys, shown)
         rate = steady(rate, stamps, time_base)
         start = stamps[0] * time_base
+        sound_start = sound_start if clock.sound_start is None else clock.sound_start
         # Time 0 of the clip is where the file begins, so that sound keeps its distance to the pictures.
         origin = start if start < 0 or sound_start is None else max(Fraction(0), min(start, sound_start))
+        if 0 < origin < _LATE and ("mp4" in muxer or "matroska" in muxer):
+            origin = Fraction(0)  # their zero is the beginning, also where nothing is to be seen yet
         shift = origin // time_base
         if aspect in (None, 0, 1):
             aspect = None
@@ -100,10 +109,12 @@ class VideoSource:
             time_base=time_base,
             rate=rate,
             metadata=metadata,
-            audio=None if sound_start is None else Audio(path, shift * time_base),
+            audio=None if sound_start is None else Audio(path, shift * time_base, moved=clock.sound),
             aspect=aspect,
             upright=upright,
             seek=seek,
+            last=clock.last,
+            notes=clock.notes,
         )
 
     def windows(self, size: int, start: int = 0) -> Iterator[tuple[int, Tensor]]:

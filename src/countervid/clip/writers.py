@@ -138,7 +138,7 @@ def _write_folder(source: Source, path: Path, metadata: Mapping[str, str]) -> Pi
         for index in range(len(source.stamps)):
             pixels = yield
             Image.fromarray(pixels).save(partial / f"{index:0{digits}d}.png", compress_level=3)
-        times = sidecar_text(source.stamps, source.time_base, source.rate, metadata)
+        times = sidecar_text(source, metadata)
         (partial / SIDECAR).write_text(times, encoding="utf-8")
         if path.is_dir():
             os.replace(path, old)
