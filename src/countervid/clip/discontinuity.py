@@ -57,7 +57,7 @@ def one_clock(listing: Listing, shown: Sequence[int | None], rate: Fraction) -> 
         return Clock(counted, base, None, (note,) if len(shown) > 1 else ())
     notes: list[str] = []
     starts = _jumps(known, listing, rate) if listing.restarts else []
-    if not starts:
+    if not listing.restarts:
         known.sort()  # packets come in the order of decoding
     parts = []
     for first, after in zip([0, *starts], [*starts, len(known)], strict=True):
@@ -70,8 +70,8 @@ def one_clock(listing: Listing, shown: Sequence[int | None], rate: Fraction) -> 
         stamps += [stamp + ticks[index] for stamp in known[part.frame : after]]
     if starts:
         notes.append(
-            f"The file's clock starts again {_times(len(starts))}: it is a joined recording. "
-            "Each part follows the one before it, with its sound."
+            f"The clock of the file jumps in {len(starts)} place{'s' * (len(starts) > 1)}, as in recordings that were "
+            "joined: each part follows the one before it, with its sound."
         )
     stamps, factor, still = spread(stamps, max(1, round(frame / base)), _FINEST // base.denominator)
     if still:
@@ -125,10 +125,8 @@ def _jumps(shown: Sequence[int], listing: Listing, rate: Fraction) -> list[int]:
     for index in range(1, len(shown)):
         stamp = shown[index]
         gap = (stamp - highest) * base
-        if gap < 0 and not _returns(shown, index, highest, base, rate, second):
-            found.append(index)
-            highest = stamp
-        elif listing.resettable and gap > AHEAD and _sound_jumps(listing, stamp * base):
+        back = gap < 0 and not _returns(shown, index, highest, base, rate, second)
+        if back or (listing.resettable and gap > AHEAD and _sound_jumps(listing, stamp * base)):
             found.append(index)
             highest = stamp
         highest = max(highest, stamp)
@@ -207,8 +205,7 @@ def _match(runs: Sequence[Run], parts: Sequence[Part], rate: Fraction) -> list[i
         near = [
             index
             for index in range(lowest, len(parts))
-            if abs(parts[index].start - run.start) <= _TOGETHER
-            and abs(parts[index].frame - run.frame) <= _NEAR * rate
+            if abs(parts[index].start - run.start) <= _TOGETHER and abs(parts[index].frame - run.frame) <= _NEAR * rate
         ]
         best = min(near, key=lambda index: abs(parts[index].frame - run.frame), default=None)
         if number == 0 and best is None:

@@ -119,9 +119,7 @@ def _list_sound(listing: Listing, packet: Any, stamp: int, frames: int) -> None:
         expected = runs[-2].end + (runs[-1].end - runs[-1].start)
         if abs(start - expected) < _JITTER:  # the clock is back where it was: a few wrong stamps, no restart
             runs.pop()
-    if not runs:
-        runs.append(Run(number, frames, start, end))
-    elif start < runs[-1].end - _JITTER and end < runs[-1].end:
+    if not runs or start < runs[-1].end - _JITTER and end < runs[-1].end:
         runs.append(Run(number, frames, start, end))
     elif listing.resettable and start - runs[-1].end > AHEAD:
         runs.append(Run(number, frames, start, end, ahead=True))

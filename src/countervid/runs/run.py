@@ -189,7 +189,7 @@ def counterfactual(
         "truth": None if truth is None else truth.digest(),
         "marking": marking,
     }
-    notes = []
+    notes = list(clip.notes)
     if chosen.miniature and not clip.metadata.get("comment", "").startswith(PHANTOM_MARK):
         notes.append(MINIATURE_NOTE)
     about = {"versions": versions(), "source": clip.source.name if clip.source else "frames in memory", "notes": notes}
