@@ -26,8 +26,8 @@ from countervid.clip import Clip
 from countervid.errors import ClipError, ConfigError, FaceError
 from countervid.face.align import PORTRAIT, quads
 from countervid.face.pipeline import FacePipeline
+from countervid.files.whole import write_whole
 from countervid.metrics.base import World
-from countervid.models.folder import write_whole
 from countervid.phantom.dataset import SPLITS
 from countervid.phantom.render import Rendering
 from countervid.phantom.scm import DOMAINS

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from countervid.clip import Clip
 from countervid.editors.base import Editor, Prepared, Report, Target
-from countervid.models.folder import write_whole
+from countervid.files.whole import write_whole
 
 PREPARING = "prepared"
 Cost = dict[str, float | None]

@@ -49,8 +49,8 @@ from countervid.critics.base import Critic, load_critic
 from countervid.editors.base import Editor, Prepared, Target, editor_class, load_editor
 from countervid.errors import ConfigError, OutputError
 from countervid.face.paste import paste
+from countervid.files.whole import write_whole
 from countervid.metrics.base import Asked, Eyes, measured
-from countervid.models.folder import write_whole
 from countervid.runs import provenance
 from countervid.runs.run import versions
 from countervid.runs.together import together

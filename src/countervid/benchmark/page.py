@@ -24,7 +24,7 @@ from countervid.benchmark.tables import Cell, Line, Table, paper
 from countervid.benchmark.trial import Trial, plot, trial
 from countervid.clip.sheets import CAPTION
 from countervid.errors import OutputError
-from countervid.models.folder import write_whole
+from countervid.files.whole import write_whole
 
 QUALITY = ("truth.skill", "effectiveness.changed")  # what cases are ranked by: the first that was measured
 _KEPT = (0, 2, 5)  # columns of a job's sheet that the page shows

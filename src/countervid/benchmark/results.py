@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from countervid.errors import ConfigError, MissingExtraError, OutputError
+from countervid.files.whole import write_whole
 from countervid.metrics.base import About, catalogue
-from countervid.models.folder import write_whole
 
 RECORD, TABLE = "benchmark.json", "results.parquet"
 EDIT, REFERENCE = "edit", "reference"  # kinds of jobs

@@ -25,8 +25,8 @@ from countervid.benchmark.results import EDIT, Results, about
 from countervid.benchmark.scored import Scored, ScoredJob
 from countervid.benchmark.statistics import DRAWS, NOTHING, Array, Estimate, spearman
 from countervid.errors import OutputError
+from countervid.files.whole import write_whole
 from countervid.metrics.base import catalogue, chosen
-from countervid.models.folder import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -159,7 +159,7 @@ def table(
     from countervid.benchmark.layout import FORMATS, render
     from countervid.benchmark.results import read
     from countervid.benchmark.tables import paper, tables
-    from countervid.models.folder import write_whole
+    from countervid.files.whole import write_whole
 
     named = {suffix: name for name, suffix in FORMATS.items()}
     kind = form or named.get(to.suffix if to else "", "markdown")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,7 @@ import typer
 
 from countervid.cli.common import DoOption, console
 from countervid.errors import InterventionError, OutputError
+from countervid.files.whole import replacing
 
 if TYPE_CHECKING:
     from countervid.causal.counterfactual import Counterfactual
@@ -126,12 +126,10 @@ def _print(graph: CausalGraph, result: Counterfactual, prompt: str) -> None:
 
 def _write(path: Path, text: str) -> None:
     """Write a text file whole, or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            partial.write_text(text, encoding="utf-8")
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise OutputError(
             f"{path} cannot be written: {error.strerror}. Choose a folder that exists and is writable."
         ) from error

@@ -74,9 +74,9 @@ def measure(
 
     wait_politely()
     from countervid.clip import Clip
+    from countervid.files.whole import write_whole
     from countervid.metrics.base import Eyes, chosen, measured
     from countervid.models.device import choose_device
-    from countervid.models.folder import write_whole
     from countervid.runs.measure import clips_of, needs_met, windows_of
 
     families = chosen(metrics)
@@ -266,8 +266,8 @@ def _list(names: Sequence[str], into: Path | None) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from countervid.files.whole import write_whole
     from countervid.metrics.base import catalogue, chosen, of_several
-    from countervid.models.folder import write_whole
 
     known = catalogue()
     about = {name: known[name] for name in sorted(chosen(names))}

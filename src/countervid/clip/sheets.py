@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
+
+from countervid.files.whole import replacing
 
 CAPTION = 18  # pixels above each row
 
@@ -30,6 +31,5 @@ def write_rows(path: Path, rows: Mapping[str, Tensor]) -> None:
         strip = torch.cat(list(levels.permute(0, 2, 3, 1)), dim=1)
         canvas.paste(Image.fromarray(strip.contiguous().numpy()), (0, top + CAPTION))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.png")
-    canvas.save(temporary)
-    os.replace(temporary, path)
+    with replacing(path) as partial:
+        canvas.save(partial, "PNG")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
-import secrets
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -20,6 +17,7 @@ from countervid.clip.gif import write_gif
 from countervid.clip.images import SIDECAR, sidecar_text
 from countervid.clip.sources import Pictures, Progress, Source
 from countervid.errors import OutputError
+from countervid.files.whole import replacing, replacing_folder
 
 _WRITTEN_AT_ONCE = 16  # frames held while writing
 
@@ -91,19 +89,6 @@ def _begun(
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`; becomes `path` when the block ends well, is removed when it does not."""
-    if path.is_dir():
-        raise OutputError(f"`{path}` is a folder. Give the name of a file.")
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-@contextmanager
 def _mended_errors(path: Path) -> Iterator[None]:
     """Errors of the disk as one clear line."""
     try:
@@ -130,19 +115,10 @@ def _write_folder(source: Source, path: Path, metadata: Mapping[str, str]) -> Pi
         )
     if path.is_dir() and any(path.iterdir()) and not (path / SIDECAR).is_file():
         raise OutputError(f"`{path}` already holds other files. Choose a new folder for the pictures.")
-    token = secrets.token_hex(4)
-    partial, old = (path.with_name(f".{path.name}.{token}.{kind}") for kind in ("partial", "old"))
-    try:
-        partial.mkdir()
+    with replacing_folder(path) as partial:
         digits = max(6, len(str(len(source.stamps))))
         for index in range(len(source.stamps)):
             pixels = yield
             Image.fromarray(pixels).save(partial / f"{index:0{digits}d}.png", compress_level=3)
         times = sidecar_text(source, metadata)
         (partial / SIDECAR).write_text(times, encoding="utf-8")
-        if path.is_dir():
-            os.replace(path, old)
-        os.replace(partial, path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)

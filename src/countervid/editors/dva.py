@@ -43,8 +43,8 @@ from countervid.face import align
 from countervid.face.parse import NOT_FACE, MaskConfig, Part
 from countervid.face.paste import MODES, Mode
 from countervid.face.pipeline import FaceConfig, FacePipeline, FaceTrack
+from countervid.files.whole import write_whole
 from countervid.models.device import choose_device
-from countervid.models.folder import write_whole
 
 FORMAT = 1  # of what is stored
 _PREVIEW_EVERY = 25  # iterations of a search by text

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from countervid.errors import OutputError
-from countervid.models.folder import write_whole
+from countervid.files.whole import write_whole
 
 Tensors = dict[str, torch.Tensor]
 

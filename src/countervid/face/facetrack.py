@@ -6,7 +6,6 @@ The same track gives the same crops anywhere. It takes about 1 KB a frame.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from countervid.errors import FaceError
+from countervid.files.whole import write_whole
 
 Points = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
@@ -130,13 +130,7 @@ class FaceTrack:
             **{name: getattr(self, name) for name in ("height", "width", "face", "persons", "distrusted", "settings")},
         }
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            temporary.write_bytes(save(arrays, {"face_track": json.dumps(head, sort_keys=True)}))
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, save(arrays, {"face_track": json.dumps(head, sort_keys=True)}))
 
     @classmethod
     def load(cls, path: Path) -> FaceTrack:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from countervid.errors import ModelError, OutputError
-from countervid.models.folder import write_whole
+from countervid.files.whole import write_whole
 from countervid.models.registry import SUMS, recorded, sha256
 
 Progress = Callable[[int, int], None]  # bytes there, bytes in all (0: unknown)

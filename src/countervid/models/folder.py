@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,25 +17,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from countervid.errors import ModelError, OutputError
+from countervid.files.whole import replacing
+from countervid.files.whole import write_whole as write_whole  # under this name, too
 
 C = TypeVar("C")
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a small file under a temporary name, then rename it: a final name never holds half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def save_model(folder: str | Path, model: nn.Module, config: Any, *, dtype: torch.dtype = torch.float16) -> None:
@@ -58,17 +44,13 @@ def save_model(folder: str | Path, model: nn.Module, config: Any, *, dtype: torc
         for name, tensor in model.state_dict().items()
     }
     values = config if isinstance(config, Mapping) else dataclasses.asdict(config)
-    temporary = folder / f".{WEIGHTS}.{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(state, temporary)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, folder / WEIGHTS)
+        with replacing(folder / WEIGHTS) as partial:
+            save_file(state, partial)
         write_whole(folder / CONFIG, json.dumps(values, indent=2) + "\n")
     except (OSError, SafetensorError) as error:
         raise OutputError(f"Cannot write a model to {folder}: {error}. Choose a folder that can be written.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_config(folder: str | Path, kind: str = "") -> dict[str, Any]:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from countervid.errors import ModelError
-from countervid.models.folder import write_whole
+from countervid.files.whole import write_whole
 
 SUMS = "SHA256SUMS"  # in the bundle's folder, in the format of `sha256sum`: what was released
 

@@ -12,7 +12,6 @@ rendering that was stopped goes on where it stopped. `PhantomFrames` maps the sh
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -27,6 +26,7 @@ from torch import Tensor
 
 from countervid.errors import ConfigError, OutputError
 from countervid.face.align import PORTRAIT, Framing, quads
+from countervid.files.whole import replacing, write_whole
 from countervid.phantom.anatomy import body_of, poses_of
 from countervid.phantom.landmarks import locate
 from countervid.phantom.parameters import Look, Motion, Scene
@@ -228,12 +228,8 @@ def _write_shard(out: Path, shard: range, config: DatasetConfig) -> None:
     parts = [render_person(seed, config) for seed in shard]
     columns = {name: np.ascontiguousarray(np.concatenate([part[name] for part in parts])) for name in parts[0]}
     path = _shard_path(out, shard)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with replacing(path) as partial:
         save_file(columns, str(partial))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     for shorter, held in _held(out, shard):  # the last shard of an earlier, smaller request
         if held.stop < shard.stop:
             shorter.unlink()
@@ -259,9 +255,7 @@ def _agree(out: Path, about: dict[str, object]) -> None:
         return
     if any(out.glob("*.safetensors")):
         raise OutputError(f"`{out}` has shards but no dataset.json. Choose an empty folder.")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text)
-    os.replace(partial, path)
+    write_whole(path, text)
 
 
 class PhantomFrames:

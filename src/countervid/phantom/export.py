@@ -6,9 +6,9 @@ Everything streams in windows of frames, and every file is written whole.
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from countervid.clip import Clip
 from countervid.clip.sources import MadeSource
 from countervid.errors import OutputError
+from countervid.files.whole import replacing, scratch_folder, write_whole
 from countervid.phantom.render import Rendering
 from countervid.phantom.world import Person, iter_clip
 
@@ -144,9 +145,7 @@ def write_person(
             for name, truth in truths.items()
         },
     }
-    partial = folder / ".attributes.json.partial"
-    partial.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, folder / "attributes.json")
+    write_whole(folder / "attributes.json", json.dumps(about, indent=2) + "\n")
     return folder
 
 
@@ -167,8 +166,10 @@ class StreamedArrays:
         self.files = files
         self._open: dict[tuple[str, str], np.memmap[tuple[int, ...], np.dtype[np.generic]]] = {}
         self._filled: dict[tuple[str, str], int] = {}
+        self._stack = ExitStack()
 
     def __enter__(self) -> StreamedArrays:
+        self._spools = self._stack.enter_context(scratch_folder(self.folder / "arrays"))
         for file, arrays in self.files.items():
             for array, (shape, kind) in arrays.items():
                 self._filled[file, array] = 0
@@ -190,31 +191,25 @@ class StreamedArrays:
                     self._pack(file, arrays)
         finally:
             self._open.clear()
-            for file, arrays in self.files.items():
-                for array in arrays:
-                    self._spool(file, array).unlink(missing_ok=True)
+            self._stack.close()
 
     def _pack(self, file: str, arrays: Mapping[str, tuple[tuple[int, ...], type]]) -> None:
-        partial = self.folder / f".{file}.npz.partial"
-        try:
-            with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-                for array, (shape, number) in arrays.items():
-                    if self._filled[file, array] != shape[0]:
-                        raise ValueError(f"`{array}` has {self._filled[file, array]} rows, not {shape[0]}.")
-                    if (file, array) in self._open:
-                        self._open[file, array].flush()
-                    else:
-                        np.save(self._spool(file, array), np.zeros(shape, number))
-                    entry = zipfile.ZipInfo(
-                        f"{array}.npy", date_time=(1980, 1, 1, 0, 0, 0)
-                    )  # the same bytes every time
-                    entry.compress_type = zipfile.ZIP_DEFLATED
-                    with self._spool(file, array).open("rb") as spool, archive.open(entry, "w", force_zip64=True) as to:
-                        while block := spool.read(1 << 20):
-                            to.write(block)
-            os.replace(partial, self.folder / f"{file}.npz")
-        finally:
-            partial.unlink(missing_ok=True)
+        with (
+            replacing(self.folder / f"{file}.npz") as partial,
+            zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        ):
+            for array, (shape, number) in arrays.items():
+                if self._filled[file, array] != shape[0]:
+                    raise ValueError(f"`{array}` has {self._filled[file, array]} rows, not {shape[0]}.")
+                if (file, array) in self._open:
+                    self._open[file, array].flush()
+                else:
+                    np.save(self._spool(file, array), np.zeros(shape, number))
+                entry = zipfile.ZipInfo(f"{array}.npy", date_time=(1980, 1, 1, 0, 0, 0))  # the same bytes every time
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                with self._spool(file, array).open("rb") as spool, archive.open(entry, "w", force_zip64=True) as to:
+                    while block := spool.read(1 << 20):
+                        to.write(block)
 
     def _spool(self, file: str, array: str) -> Path:
-        return self.folder / f".{file}.{array}.npy"
+        return self._spools / f"{file}.{array}.npy"

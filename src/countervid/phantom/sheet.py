@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
 from countervid.errors import OutputError
+from countervid.files.whole import replacing
 from countervid.phantom.render import render
 from countervid.phantom.world import Attributes, Person, sample_person
 
@@ -83,14 +83,12 @@ def write_sheet(
             draw.text((x, y + size + unit // 4), _fit(draw, label, font, size), fill=ink, font=font)
             if progress is not None:
                 progress(row * columns + column + 1, rows * columns)
-    partial = out.with_name(f".{out.stem}.partial{out.suffix}")
+    kind = "PNG" if out.suffix.lower() == ".png" else "JPEG"
     try:
-        sheet.save(partial)
-        os.replace(partial, out)
+        with replacing(out) as partial:
+            sheet.save(partial, kind)
     except OSError as error:
         raise OutputError(f"`{out}` cannot be written ({error.strerror or error}). Choose another place.") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return out
 
 

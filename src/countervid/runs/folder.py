@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from countervid.errors import OutputError
-from countervid.models.folder import write_whole
+from countervid.files.whole import write_whole
 
 RECORD = "run.json"
 

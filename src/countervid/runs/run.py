@@ -22,9 +22,9 @@ from countervid.clip import Clip
 from countervid.critics.base import Critic, Verdict, load_critic
 from countervid.editors.base import Editor, Guide, Prepared, Reader, Report, Seen, Target, load_editor
 from countervid.errors import ClipError, ConfigError, InterventionError
+from countervid.files.whole import replacing, write_whole
 from countervid.metrics.base import Eyes
 from countervid.metrics.examiner import Examiner
-from countervid.models.folder import write_whole
 from countervid.runs import provenance
 from countervid.runs.comparison import Header, compare
 from countervid.runs.drawing import spoken
@@ -273,12 +273,8 @@ def _write(result: Result, folder: RunFolder, nothing: bool, report: Report | No
 def _keep(clip: Clip, path: Path) -> None:
     """The source as an mp4: its own file where it is one, so that not a bit changes; else written lossless."""
     if clip.source is not None and clip.source.suffix.lower() == ".mp4":
-        partial = path.with_name(f".{path.name}.partial")
-        try:
+        with replacing(path) as partial:
             shutil.copyfile(clip.source, partial)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
     else:
         clip.write(path, crf=8)
 

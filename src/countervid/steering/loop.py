@@ -25,7 +25,7 @@ from countervid.critics.base import Critic, Request, asked, spread
 from countervid.editors.base import Editor, Prepared, Report, Target
 from countervid.errors import CallError, ConfigError
 from countervid.face import align
-from countervid.models.folder import write_whole
+from countervid.files.whole import write_whole
 from countervid.steering.base import Round, Steerer, Step, best
 
 FAILURES = 2  # calls in a row that may fail

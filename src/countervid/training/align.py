@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ from countervid.errors import ClipError, ConfigError, FaceError
 from countervid.face import align
 from countervid.face.align import FFHQ, Framing
 from countervid.face.pipeline import FaceConfig, FacePipeline
-from countervid.models.folder import write_whole
+from countervid.files.whole import replacing_folder, write_whole
 
 Person = Literal["video", "folder"]
 Report = Callable[[str, int, int], None]  # what is being done, done, in all
@@ -121,7 +119,6 @@ def align_videos(
 def _align_one(video: Path, out: Path, config: AlignConfig, pipeline: FacePipeline) -> Aligned:
     skipped: dict[str, int] = {}
     name = f"{video.parent.name}-{video.stem}"
-    partial = out / f".{name}.{os.getpid()}"
     try:
         clip = Clip.read(video)
         track = pipeline.analyze(clip)
@@ -135,32 +132,31 @@ def _align_one(video: Path, out: Path, config: AlignConfig, pipeline: FacePipeli
 
     skip("no face", int((~track.present).sum()))
     sides = align.side(track.quads)
+    split = _split(str(video.parent) if config.person == "folder" else str(video), config.test_share)
+    target = out / split / name
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        partial.mkdir(parents=True, exist_ok=True)
-        for crops in pipeline.crops(clip, track, config.size):
-            for row, index in enumerate(crops.index.tolist()):
-                pixels = crops.frames[row].numpy()
-                if index % config.every:
-                    continue
-                if sides[index] < config.least_side:
-                    skip("face too small")
-                elif _outside(track.quads[index], clip.height, clip.width) > 0.25:
-                    skip("face leaves the frame")
-                elif cv2.Laplacian(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.CV_64F).var() < config.least_sharpness:
-                    skip("blurred")
-                else:
-                    Image.fromarray(np.ascontiguousarray(pixels)).save(partial / f"{index:07d}.png")
-                    kept += 1
-        if kept < config.least_frames:
-            return Aligned(str(video), "", kept, skipped, f"{kept} usable frames, {config.least_frames} are needed")
-        split = _split(str(video.parent) if config.person == "folder" else str(video), config.test_share)
-        target = out / split / name
-        shutil.rmtree(target, ignore_errors=True)  # of a run that was stopped before it was recorded
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(partial, target)
-        return Aligned(str(video), split, kept, skipped)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        with replacing_folder(target) as partial:  # what a run wrote that was stopped before it was recorded goes
+            for crops in pipeline.crops(clip, track, config.size):
+                for row, index in enumerate(crops.index.tolist()):
+                    pixels = crops.frames[row].numpy()
+                    if index % config.every:
+                        continue
+                    gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+                    if sides[index] < config.least_side:
+                        skip("face too small")
+                    elif _outside(track.quads[index], clip.height, clip.width) > 0.25:
+                        skip("face leaves the frame")
+                    elif cv2.Laplacian(gray, cv2.CV_64F).var() < config.least_sharpness:
+                        skip("blurred")
+                    else:
+                        Image.fromarray(np.ascontiguousarray(pixels)).save(partial / f"{index:07d}.png")
+                        kept += 1
+            if kept < config.least_frames:
+                raise FaceError(f"{kept} usable frames, {config.least_frames} are needed")
+    except FaceError as error:
+        return Aligned(str(video), "", kept, skipped, str(error))
+    return Aligned(str(video), split, kept, skipped)
 
 
 def _split(person: str, share: float) -> str:

@@ -29,7 +29,7 @@ from countervid.autoencoder.model import DiffusionAutoencoder
 from countervid.clip.sheets import write_rows
 from countervid.errors import ConfigError, ModelError
 from countervid.face.parse import NOT_FACE
-from countervid.models.folder import write_whole
+from countervid.files.whole import write_whole
 from countervid.phantom.dataset import PhantomFrames
 from countervid.training.crops import draw, images
 from countervid.training.loop import average_into, save_whole

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from countervid.models.folder import write_whole
+from countervid.files.whole import write_whole
 
 CARD = """\
 ---

@@ -18,6 +18,7 @@ from countervid.autoencoder import celeba
 from countervid.autoencoder.classifier import AttributeClassifier, LatentStatistics, fit
 from countervid.autoencoder.faces import FaceNetworks
 from countervid.errors import ConfigError, ModelError
+from countervid.files.whole import replacing
 from countervid.phantom.dataset import ATTRIBUTES, PhantomFrames
 from countervid.phantom.scm import DOMAINS
 from countervid.training.crops import images
@@ -111,10 +112,9 @@ def frames_of(root: Path, split: str = "test") -> list[Path]:
 def save_statistics(statistics: LatentStatistics, path: Path) -> None:
     """Write mean, spread, covariance and count as safetensors, float64, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
     tensors = {"mean": statistics.mean, "covariance": statistics.covariance, "count": torch.tensor(statistics.count)}
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
-    partial.replace(path)
+    with replacing(path) as partial:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
 
 
 def load_statistics(path: Path) -> LatentStatistics:

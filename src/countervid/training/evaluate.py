@@ -24,10 +24,10 @@ from countervid.clip import Clip
 from countervid.clip.sheets import write_rows
 from countervid.editors.base import Target, load_editor
 from countervid.face.align import PORTRAIT, crop, quads
+from countervid.files.whole import write_whole
 from countervid.metrics.examiner import Examiner
 from countervid.metrics.identity import tg_id, tl_id
 from countervid.metrics.truth import skill
-from countervid.models.folder import write_whole
 from countervid.phantom.dataset import FACE, SPLITS
 from countervid.phantom.scm import DOMAINS
 from countervid.phantom.world import Person, render_clip, sample_person

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from countervid.errors import ConfigError, ModelError
-from countervid.models.folder import write_whole
+from countervid.files.whole import replacing, write_whole
 
 Loss = Callable[[torch.Generator], Mapping[str, Tensor]]
 """Takes the step's generator; returns scalars, of which `loss` is minimised and all are logged."""
@@ -149,9 +148,5 @@ def average_into(average: nn.Module, model: nn.Module, decay: float) -> None:
 
 def save_whole(path: Path, state: Mapping[str, Any]) -> None:
     """Write a state that training resumes from, whole or not at all."""
-    temporary = path.with_suffix(f".{os.getpid()}")
-    try:
-        torch.save(dict(state), temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as partial:
+        torch.save(dict(state), partial)

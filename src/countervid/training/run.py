@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from countervid.errors import ModelError
-from countervid.models.folder import WEIGHTS, load_weights, write_whole
+from countervid.files.whole import write_whole
+from countervid.models.folder import WEIGHTS, load_weights
 from countervid.phantom.dataset import PhantomFrames
 from countervid.training.cards import write_card
 from countervid.training.loop import LoopConfig, Report, fit

@@ -26,8 +26,8 @@ from countervid.autoencoder.identity import IdentityBlock, IdentityNet
 from countervid.clip.sheets import write_rows
 from countervid.embeddings.contrastive import Contrastive
 from countervid.embeddings.templates import TEMPLATES
+from countervid.files.whole import write_whole
 from countervid.models.device import device_of
-from countervid.models.folder import write_whole
 from countervid.phantom.captions import OPENINGS, Caption, caption, caption_of, sayable
 from countervid.phantom.dataset import ATTRIBUTES, PhantomFrames, decode
 from countervid.phantom.scm import DOMAINS

@@ -37,6 +37,7 @@ from countervid.autoencoder.config import LossConfig
 from countervid.autoencoder.directions import move
 from countervid.autoencoder.identity import IdentityBlock, IdentityNet
 from countervid.autoencoder.model import DiffusionAutoencoder
+from countervid.files.whole import replacing
 from countervid.models.device import device_of
 from countervid.models.folder import WEIGHTS
 from countervid.phantom.dataset import ATTRIBUTES, PhantomFrames, decode
@@ -66,9 +67,8 @@ def noise_codes(model: DiffusionAutoencoder, frames: PhantomFrames, known: dva.C
             found.append(
                 model.encode(latents, known.identities[rows], known.landmarks[rows], steps=CODE_STEPS, batch=64)
             )
-        partial = path.with_suffix(".partial")
-        save_file({"noise": torch.cat(found).half().contiguous()}, partial)
-        partial.rename(path)
+        with replacing(path) as partial:
+            save_file({"noise": torch.cat(found).half().contiguous()}, partial)
     noise = load_file(path)["noise"]
     place = torch.full((len(frames),), -1)
     place[frames.factual] = torch.arange(len(frames.factual))

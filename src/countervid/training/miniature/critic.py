@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from countervid.autoencoder.codec import VAE
 from countervid.critics.bundled import AttributeHead, HeadConfig, eyes
 from countervid.embeddings.contrastive import Contrastive
+from countervid.files.whole import replacing
 from countervid.models.device import device_of
 from countervid.models.folder import WEIGHTS
 from countervid.phantom.dataset import ATTRIBUTES, PhantomFrames
@@ -48,9 +49,8 @@ def seen(frames: PhantomFrames, models: Path) -> tuple[Tensor, Tensor]:
                 patches, whole = eyes(clip, view)
                 kept.append((patches.half(), whole.half()))
         parts = [[torch.cat([one[i] for one in view]) for view in found] for i in range(2)]
-        partial = path.with_suffix(".partial")
-        save_file({"patches": torch.stack(parts[0]), "whole": torch.stack(parts[1])}, partial)
-        partial.rename(path)
+        with replacing(path) as partial:
+            save_file({"patches": torch.stack(parts[0]), "whole": torch.stack(parts[1])}, partial)
     stored = load_file(path)
     return stored["patches"], stored["whole"]
 

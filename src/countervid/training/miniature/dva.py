@@ -17,6 +17,7 @@ from countervid.autoencoder.config import LossConfig, miniature
 from countervid.autoencoder.identity import IdentityNet
 from countervid.autoencoder.model import DiffusionAutoencoder
 from countervid.clip.sheets import write_rows
+from countervid.files.whole import replacing
 from countervid.metrics.quality import psnr
 from countervid.models.device import device_of
 from countervid.models.folder import WEIGHTS
@@ -52,9 +53,8 @@ def codes(frames: PhantomFrames, models: Path) -> Codes:
             pictures = images(frames, rows)
             latents.append(vae.encode(pictures).half().contiguous(memory_format=torch.contiguous_format))
             vectors.append(net(pictures))
-        partial = path.with_suffix(".partial")
-        save_file({"latents": torch.cat(latents), "vectors": torch.cat(vectors)}, partial)
-        partial.rename(path)
+        with replacing(path) as partial:
+            save_file({"latents": torch.cat(latents), "vectors": torch.cat(vectors)}, partial)
     stored = load_file(path)
     table = states(frames)
     means = F.normalize(stored["vectors"][table].mean(2, keepdim=True), dim=-1).expand(*table.shape, -1)

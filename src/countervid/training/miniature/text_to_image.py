@@ -32,9 +32,10 @@ from countervid.autoencoder.identity import IdentityNet
 from countervid.causal.graph import CausalGraph
 from countervid.causal.language import describe
 from countervid.clip.sheets import write_rows
+from countervid.files.whole import replacing, write_whole
 from countervid.metrics.examiner import Examiner
 from countervid.models.device import device_of
-from countervid.models.folder import WEIGHTS, write_whole
+from countervid.models.folder import WEIGHTS
 from countervid.phantom.captions import caption, caption_of
 from countervid.phantom.dataset import PhantomFrames, decode
 from countervid.phantom.scm import DOMAINS
@@ -140,9 +141,8 @@ def known(frames: PhantomFrames, models: Path) -> Known:
         codes = frames.column("attributes")[table[:, 0, 0]]
         texts = [text for code in codes for text in sayings(decode(code), rng, graphs)] + [""]
         told = torch.cat([words(texts[start : start + 256]).half() for start in range(0, len(texts), 256)])
-        partial = path.with_suffix(".partial")
-        save_file({"latents": torch.stack([torch.cat(part) for part in latents]), "words": told}, partial)
-        partial.rename(path)
+        with replacing(path) as partial:
+            save_file({"latents": torch.stack([torch.cat(part) for part in latents]), "words": told}, partial)
     stored = load_file(path)
     state = torch.empty(len(frames), dtype=torch.long)
     state[table.flatten()] = torch.arange(len(table)).repeat_interleave(table[0].numel())
