@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from countervid.clip.animation import AnimatedSource, is_gif
 from countervid.clip.images import SUFFIXES, FolderSource
 from countervid.clip.sources import FirstSource, MappedSource, MemorySource, Progress, Source, durations
 from countervid.clip.video import VideoSource
@@ -22,7 +23,8 @@ class Clip:
     """Frames `(F, H, W, 3)` RGB uint8 with a time each, and the sound that goes with them.
 
     A clip that was read from a file holds no frames: every pass decodes them again, `size` at a time. So a clip may be
-    of any length. Rotation marks are applied; grey, 10-bit and transparent pictures become RGB (over black).
+    of any length. Rotation marks are applied; pictures of any depth and colour become RGB, BT.709 as on an SDR display;
+    transparent ones are laid over black.
     """
 
     def __init__(self, source: Source) -> None:
@@ -32,6 +34,9 @@ class Clip:
     @staticmethod
     def read(path: str | Path, *, fps: float | None = None) -> Clip:
         """Open a video file, a picture, or a folder of numbered pictures (PNG, JPEG, WebP; natural order).
+
+        Animated WebP, PNG and GIF files are clips. HDR and wide gamuts become SDR BT.709, interlaced frames
+        progressive; `notes` says so, and which frames are damaged as far as they were decoded until it is asked.
 
         Only local files are read. The packets are listed and the first frame is decoded, no more.
 
@@ -49,7 +54,9 @@ class Clip:
             raise ClipError(f"`{path}` does not exist. Give a video file or a folder of pictures on this machine.")
         if not path.is_file():
             raise ClipError(f"`{path}` is not a regular file. Give a video file or a folder of pictures.")
-        if path.suffix.lower() in SUFFIXES:
+        if (animation := AnimatedSource.probe(path)) is not None:
+            return Clip(animation)
+        if path.suffix.lower() in SUFFIXES and not is_gif(path):
             return Clip(FolderSource.probe_files([path], fps))
         return Clip(VideoSource.probe(path))
 

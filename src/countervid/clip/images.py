@@ -61,9 +61,9 @@ class FolderSource:
         """The same for pictures that are already listed and sorted."""
         if len(files) > MAX_FRAMES:
             raise ClipError(f"`{folder}` holds {len(files)} pictures; at most {MAX_FRAMES} make a clip. Split it.")
-        width, height = _size(files[0])
+        width, height = size_of(files[0])
         for file in files[1:]:
-            if (other := _size(file)) != (width, height):
+            if (other := size_of(file)) != (width, height):
                 raise ClipError(
                     f"The pictures differ in size: `{files[0]}` is {width} x {height}, `{file}` is "
                     f"{other[0]} x {other[1]}. Bring them to one size."
@@ -89,7 +89,7 @@ class FolderSource:
     def _decode(self, file: Path) -> Tensor:
         try:
             with Image.open(file) as image:
-                pixels = _rgb(ImageOps.exif_transpose(image) if _turnable(image) else image)
+                pixels = pixels_of(ImageOps.exif_transpose(image) if is_turnable(image) else image)
         except (OSError, SyntaxError, ValueError) as error:
             raise ClipError(f"`{file}` is damaged or cut off and cannot be decoded. Replace it.") from error
         if pixels.shape != (self.height, self.width, 3):
@@ -134,14 +134,14 @@ def natural_key(path: Path) -> tuple[object, ...]:
     return (*((0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts), path.name)
 
 
-def _size(file: Path) -> tuple[int, int]:
+def size_of(file: Path) -> tuple[int, int]:
     """Width and height as shown, from the header alone."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower
             with Image.open(file) as image:
                 width, height = image.size
-                turned = _turnable(image) and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+                turned = is_turnable(image) and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
     except Image.DecompressionBombError as error:
         raise ClipError(f"`{file}` is too large; at most {MAX_PIXELS} pixels are read. Scale it down.") from error
     except (OSError, SyntaxError, ValueError) as error:
@@ -151,12 +151,12 @@ def _size(file: Path) -> tuple[int, int]:
     return (height, width) if turned else (width, height)
 
 
-def _turnable(image: Image.Image) -> bool:
+def is_turnable(image: Image.Image) -> bool:
     """Whether an orientation mark counts. Not in PNG: there it may stand behind the pixels, and is hardly used."""
     return image.format in ("JPEG", "MPO", "WEBP")
 
 
-def _rgb(image: Image.Image) -> np.ndarray:
+def pixels_of(image: Image.Image) -> np.ndarray:
     """Any picture as `(H, W, 3)` uint8; 16 bits keep their upper eight, transparency is laid over black."""
     if image.mode.startswith("I"):  # grey of 16 bits
         grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from countervid.clip.container import opened, video_stream
+from countervid.clip.pictures import packet_decoder
 from countervid.clip.sources import MAX_PIXELS
 from countervid.clip.timing import ONE_PACKET_ONE_FRAME
 from countervid.errors import ClipError
@@ -95,9 +96,12 @@ DECODED = Counter[Path]()
 def decode(path: Path) -> Iterator[Any]:
     """Every frame of the file's video, in the order of showing."""
     with opened(path) as container:
-        for frame in container.decode(_decoder(container, path)):
-            DECODED[path] += 1
-            yield frame
+        stream = _decoder(container, path)
+        decoded = packet_decoder(stream)
+        for packet in container.demux(stream):
+            for frame in decoded(packet):
+                DECODED[path] += 1
+                yield frame
 
 
 def decode_from(path: Path, table: SeekTable | None, start: int) -> Iterator[Any]:
@@ -132,9 +136,9 @@ def _decode_at(path: Path, table: SeekTable, key: KeyFrame) -> Iterator[tuple[in
     """
     with opened(path) as container:
         stream = _decoder(container, path)
-        number = key.number
+        decoded, number = packet_decoder(stream), key.number
         for packet in _packets_from(container, stream, key):
-            for frame in packet.decode():
+            for frame in decoded(packet):
                 DECODED[path] += 1
                 if number == key.number and frame.pts is not None and frame.pts < key.shown:
                     continue  # leading pictures refer to frames before the key frame

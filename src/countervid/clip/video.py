@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from countervid.clip.colour import to_rgb
+from countervid.clip.colour import RgbReader
 from countervid.clip.container import opened, video_stream
 from countervid.clip.discontinuity import one_clock
+from countervid.clip.pictures import FrameLog, progressive
 from countervid.clip.seeking import KeyPackets, SeekTable, decode, decode_from
 from countervid.clip.sources import Audio, digest_of_files
 from countervid.clip.timing import ONE_PACKET_ONE_FRAME, audio_start, list_packets, steady
@@ -60,7 +61,14 @@ class VideoSource:
     upright: Upright
     seek: SeekTable | None = None  # None: decoding always begins at the file's start
     last: int | None = None
-    notes: Sequence[str] = ()
+    clock_notes: Sequence[str] = ()
+    log: FrameLog = field(default_factory=FrameLog)
+    reader: RgbReader = field(default_factory=RgbReader)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """How the times, colours and fields are read; damaged frames as far as they were decoded until now."""
+        return [*self.clock_notes, *self.log.notes(len(self.stamps))]
 
     @staticmethod
     def probe(path: Path) -> VideoSource:
@@ -101,6 +109,8 @@ class VideoSource:
             aspect = None
         elif upright.transpose:
             aspect = 1 / aspect
+        log = FrameLog()
+        log.look_at(0, first)
         return VideoSource(
             path=path,
             height=height,
@@ -114,12 +124,13 @@ class VideoSource:
             upright=upright,
             seek=seek,
             last=clock.last,
-            notes=clock.notes,
+            clock_notes=clock.notes,
+            log=log,
         )
 
     def windows(self, size: int, start: int = 0) -> Iterator[tuple[int, Tensor]]:
         held = list[np.ndarray]()
-        for frame in decode_from(self.path, self.seek, start):
+        for frame in self._frames(start):
             held.append(self._picture(start + len(held), frame))
             if len(held) == size:
                 yield start, torch.from_numpy(np.stack(held))
@@ -131,17 +142,33 @@ class VideoSource:
 
     def frames_at(self, indices: Sequence[int]) -> Tensor:
         pictures: list[np.ndarray] = []
-        frames, following = decode_from(self.path, self.seek, indices[0]), indices[0]  # number of the next of `frames`
+        frames, following = self._frames(indices[0]), indices[0]  # number of the next of `frames`
         for index in indices:
             if index >= following:  # else the same one again
                 if self.seek is not None and any(key.number > following for key in self.seek.before(index)):
-                    frames, following = decode_from(self.path, self.seek, index), index
+                    frames, following = self._frames(index), index
                 frame = next(islice(frames, index - following, None), None)
                 if frame is None:
                     raise self._damaged(index)
                 picture, following = self._picture(index, frame), index + 1
             pictures.append(picture)
         return torch.from_numpy(np.stack(pictures))
+
+    def _frames(self, start: int) -> Iterator[Any]:
+        """Whole pictures from number `start` on: the same, wherever reading begins."""
+        frames = self._looked_at(start)
+        first = next(frames, None)
+        if first is None:
+            return
+        if start and first.interlaced_frame:  # deinterlacing takes the frame before, too
+            yield from islice(progressive(self._looked_at(start - 1)), 1, None)
+        else:
+            yield from progressive(chain([first], frames))
+
+    def _looked_at(self, start: int) -> Iterator[Any]:
+        for number, frame in enumerate(decode_from(self.path, self.seek, start), start):
+            self.log.look_at(number, frame)
+            yield frame
 
     def _damaged(self, count: int) -> ClipError:
         return ClipError(
@@ -153,7 +180,7 @@ class VideoSource:
         """A decoded frame as shown: `(H, W, 3)` uint8."""
         if number == len(self.stamps):
             raise ClipError(f"`{self.path}` changed while it was being read. Keep the file still.")
-        pixels = self.upright.apply(to_rgb(frame))
+        pixels = self.upright.apply(self.reader.read(frame))
         if pixels.shape != (self.height, self.width, 3):
             raise ClipError(
                 f"`{self.path}` changes its size: frame {number} is {pixels.shape[1]} x {pixels.shape[0]}, "
