@@ -16,6 +16,7 @@ from countervid.clip.images import SUFFIXES, FolderSource
 from countervid.clip.sources import FirstSource, MappedSource, MemorySource, Progress, Source, durations
 from countervid.clip.video import VideoSource
 from countervid.clip.writers import write_clip, writing
+from countervid.clip.zipped import ZippedSource, zip_windows
 from countervid.errors import ClipError
 
 
@@ -222,6 +223,30 @@ class Clip:
         """
         return Clip(MappedSource(self._source, function, window, size or (self.height, self.width)))
 
+    def zipped(
+        self,
+        function: Callable[..., Tensor],
+        *others: Clip,
+        window: int = 8,
+        size: tuple[int, int] | None = None,
+    ) -> Clip:
+        """A lazy clip of `function(frames of this clip, frames of the others ...)`; times and sound are this clip's.
+
+        Args:
+            function: Takes one `(f, H, W, 3)` uint8 tensor a clip, gives as many frames, same dtype.
+            others: Clips of this clip's length; their sizes may differ.
+            window: Frames a call.
+            size: `(height, width)` of what the function returns, when it is not this clip's.
+
+        Raises:
+            ClipError: The clips differ in length.
+        """
+        for other in others:
+            if len(other) != len(self):
+                raise ClipError(f"The clips have {len(self)} and {len(other)} frames. Cut them to one length.")
+        sources = [other._source for other in others]
+        return Clip(ZippedSource(self._source, sources, function, window, size or (self.height, self.width)))
+
     def write(
         self,
         path: str | Path,
@@ -265,3 +290,16 @@ class Clip:
         the block ends, and is not there where the block is left by an error.
         """
         return writing(self._source, Path(path), crf=crf, lossless=lossless, metadata=dict(metadata or {}))
+
+
+def zip_clips(clips: Sequence[Clip], size: int = 32, start: int = 0) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+    """Pass over clips of one length in step: `(index of the first, one (f, H, W, 3) uint8 a clip)`.
+
+    What several of them are computed from is decoded once.
+
+    Args:
+        clips: Of one length.
+        size: Frames a window.
+        start: Number of the frame to begin with.
+    """
+    return zip_windows([clip._source for clip in clips], size, start)

@@ -167,18 +167,19 @@ class MappedSource(DerivedSource):
     def width(self) -> int:
         return self.size[1]
 
-    def _computed(self, start: int) -> Iterator[Tensor]:
-        for first, frames in self.base.windows(self.window, start):
-            result = self.function(first, frames)
-            wanted = (len(frames), self.height, self.width, 3)
-            if tuple(result.shape) != wanted or result.dtype != torch.uint8:
-                raise ValueError(f"The function must return {wanted} uint8, got {tuple(result.shape)} {result.dtype}.")
-            yield result.cpu()
+    def compute(self, start: int, frames: Tensor) -> Tensor:
+        """A window of this source, of the base's window that begins with frame `start`."""
+        result = self.function(start, frames)
+        wanted = (len(frames), self.height, self.width, 3)
+        if tuple(result.shape) != wanted or result.dtype != torch.uint8:
+            raise ValueError(f"The function must return {wanted} uint8, got {tuple(result.shape)} {result.dtype}.")
+        return result.cpu()
 
     def windows(self, size: int, start: int = 0) -> Iterator[tuple[int, Tensor]]:
         # The function always sees windows of `self.window`, so a frame does not depend on how the clip is consumed.
         skipped = start % self.window
-        return regroup(self._computed(start - skipped), size, start, skipped)
+        pieces = (self.compute(*window) for window in self.base.windows(self.window, start - skipped))
+        return regroup(pieces, size, start, skipped)
 
     def frames_at(self, indices: Sequence[int]) -> Tensor:
         return frames_by_windows(self, indices, self.window)
@@ -274,11 +275,13 @@ def regroup(pieces: Iterator[Tensor], size: int, start: int = 0, skipped: int = 
 
     Args:
         start: Number of the first frame that is given out.
-        skipped: Frames before it, to be left out; fewer than the first piece has.
+        skipped: Frames before it, to be left out.
     """
     waiting = None
     for piece in pieces:
-        piece, skipped = piece[skipped:], 0
+        piece, skipped = piece[skipped:], max(0, skipped - len(piece))
+        if not len(piece):
+            continue
         waiting = piece if waiting is None else torch.cat([waiting, piece])
         while len(waiting) >= size:
             yield start, waiting[:size]
