@@ -13,7 +13,7 @@ from PIL import Image
 from countervid.causal.graph import CausalGraph
 from countervid.critics.base import Answer, Verdict
 from countervid.runs.drawing import draw_graph
-from countervid.runs.report import render_report
+from countervid.runs.report import report_of
 from countervid.steering.base import Round, Step
 from countervid.steering.loop import Steered
 from pages import parsed
@@ -89,7 +89,7 @@ def test_every_round_is_shown_with_what_changed_in_words(finished):
         )
     steered = Steered(clip=finished.clip, chosen=rounds[1], rounds=tuple(rounds), stopped="all is seen")
     record = {**finished.record, "steering": {"stopped": "all is seen"}}
-    page = render_report(dataclasses.replace(finished, steered=steered, record=record))
+    page = report_of(dataclasses.replace(finished, steered=steered, record=record))
     for round in rounds:
         assert f"Round {round.number}" in page and round.step.note in page and round.verdict.critique in page
     assert "<ins>very</ins>" in page and "age: strength 100% → 150%" in page
@@ -98,7 +98,7 @@ def test_every_round_is_shown_with_what_changed_in_words(finished):
 
 def test_names_from_outside_are_escaped(finished, monkeypatch):
     monkeypatch.setitem(finished.record, "source", "<script>alert(1)</script>.mp4")
-    page = render_report(finished)
+    page = report_of(finished)
     assert "<script>alert(1)" not in page and "&lt;script&gt;alert(1)" in page
 
 

@@ -1,6 +1,7 @@
 """A whole run: its folder, its record, going on after a stop, refusing to mix runs."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -78,19 +79,45 @@ def test_an_intervention_that_holds_already_changes_nothing(run):
     assert torch.equal(result.clip.frames, result.factual.frames)
 
 
-def test_a_stopped_run_goes_on(run, finished, footage, tmp_path, monkeypatch):
+@pytest.mark.parametrize("where", ["looked_at", "render_report"])  # while the clips are read, and after it
+def test_a_stopped_run_goes_on(run, finished, footage, tmp_path, monkeypatch, where):
     settings = {"truth": Clip.read(footage / "truth.mp4"), "out": tmp_path / "run"}
     with monkeypatch.context() as patch:
-        patch.setattr("countervid.runs.run.compare", _interrupt)
+        patch.setattr(f"countervid.runs.outputs.{where}", _interrupt)
         with pytest.raises(KeyboardInterrupt):
             run(**settings)
-    left = {path.name for path in (tmp_path / "run").iterdir()}
-    assert "comparison.mp4" not in left and "counterfactual.mp4" in left
-    stamp = (tmp_path / "run" / "counterfactual.mp4").stat().st_mtime_ns
+    stamps = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
+    begun = {"run.json", "target.json", "verdicts.jsonl", "factual.mp4"}
+    whole = {"counterfactual.mp4", "comparison.mp4", "metrics.json"}
+    assert set(stamps) == (begun if where == "looked_at" else begun | whole)
     run(**settings)
-    assert (tmp_path / "run" / "counterfactual.mp4").stat().st_mtime_ns == stamp  # not made twice
-    for name in ("counterfactual.mp4", "comparison.mp4", "metrics.json", "target.json"):
+    for name in stamps.keys() - {"run.json"}:
+        assert (tmp_path / "run" / name).stat().st_mtime_ns == stamps[name], name  # not made twice
+    for name in (*whole, "target.json"):
         assert (tmp_path / "run" / name).read_bytes() == (finished.folder / name).read_bytes(), name
+    assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("name", ["counterfactual.mp4", "comparison.mp4", "metrics.json", "report.html"])
+def test_what_is_missing_is_made_again_and_nothing_else(run, finished, footage, tmp_path, name):
+    shutil.copytree(finished.folder, tmp_path / "run")
+    (tmp_path / "run" / name).unlink()
+    stamps = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir() if path.name != "run.json"}
+    result = run(truth=Clip.read(footage / "truth.mp4"), out=tmp_path / "run")
+    assert {other: (tmp_path / "run" / other).stat().st_mtime_ns for other in stamps} == stamps
+    if name != "report.html":  # it says how long things took
+        assert (tmp_path / "run" / name).read_bytes() == (finished.folder / name).read_bytes()
+    assert result.metrics == json.loads((finished.folder / "metrics.json").read_text())
+
+
+def test_a_source_of_another_kind_is_written_in_the_same_pass(run, footage, tmp_path):
+    Clip.read(footage / "talk.mp4").write(tmp_path / "talk.mkv", crf=4)
+    clip = Clip.read(tmp_path / "talk.mkv")
+    result = run(clip=clip, out=tmp_path / "run")
+    factual, before = Clip.read(tmp_path / "run" / "factual.mp4"), clip.frames
+    assert (factual.frames.int() - before.int()).abs().float().mean() < 2
+    assert torch.equal(factual.frames, Clip.read(clip.write(tmp_path / "again.mp4", crf=8)).frames)
+    assert len(Clip.read(tmp_path / "run" / "counterfactual.mp4")) == len(result.clip)
 
 
 def _interrupt(*_args):

@@ -53,7 +53,6 @@ from countervid.files.whole import write_whole
 from countervid.metrics.base import Asked, Eyes, measured
 from countervid.runs import provenance
 from countervid.runs.run import versions
-from countervid.runs.together import together
 from countervid.steering.base import spent
 from countervid.steering.choose import load_steerer
 from countervid.steering.loop import Ledger, LoopConfig, Steered, steer
@@ -287,7 +286,7 @@ class Worker:
             tags = provenance.metadata(
                 {job.variable: job.value}, version=versions()["countervid"], editor=job.editor
             )  # fmt: skip
-            together(provenance.mark, source, clip).write(folder / "counterfactual.mp4", metadata=tags)
+            source.zipped(provenance.mark, clip).write(folder / "counterfactual.mp4", metadata=tags)
         else:
             clip.write(folder / "counterfactual.mp4")
         rows = {"factual": factual, f"do({job.variable} = {job.value}), {job.editor}, {job.steering}": edited}

@@ -52,7 +52,6 @@ def baseline(
     from countervid.runs import provenance
     from countervid.runs.footage import clip_of, read_prompts
     from countervid.runs.run import versions
-    from countervid.runs.together import together
 
     wanted = read_prompts(prompts)
     plan, screen = CausalGraph.load(graph), console()
@@ -74,7 +73,7 @@ def baseline(
             target = Target(factual=factual, do=do, counterfactual=after, prompt=prompt)
             with stages() as report:
                 prepared = chosen.prepare(clip, factual, prompt=entry["factual"], report=report)
-                edited = together(provenance.mark, clip, chosen.edit(prepared, target, report=report))
+                edited = clip.zipped(provenance.mark, chosen.edit(prepared, target, report=report))
                 tags = provenance.metadata(do, version=versions()["countervid"], editor=chosen.name)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 edited.write(file, metadata=tags, progress=lambda done, total: report("editing", done, total))

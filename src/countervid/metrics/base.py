@@ -234,20 +234,43 @@ def measured(
         ConfigError: Unknown names.
         ModelError: A metric's weights are missing, and `missing` was not given.
     """
-    there = frozenset(has)
-    wanted = {name: family for name, family in chosen(names).items() if family.needs <= there}  # type: ignore[attr-defined]
-    meters: dict[type, Metric] = {family: family() for family in dict.fromkeys(wanted.values())}
-    with torch.inference_mode():
-        for window in windows:
-            for family in list(meters):
-                try:
-                    meters[family].update(window)
-                except ModelError as error:
-                    if missing is None:
-                        raise
-                    del meters[family]
-                    missing.update({name: str(error) for name, other in wanted.items() if other is family})
-        said = {family: meter.compute() for family, meter in meters.items()}
-    return {
-        name: float(said[family][name]) for name, family in wanted.items() if family in said and name in said[family]
-    }
+    meters = Meters(names, has, missing)
+    for window in windows:
+        meters.update(window)
+    return meters.compute()
+
+
+class Meters:
+    """The metrics behind names, fed windows as they come; see `measured`."""
+
+    def __init__(self, names: Sequence[str], has: Iterable[Need] = (), missing: dict[str, str] | None = None) -> None:
+        there = frozenset(has)
+        self._wanted = {name: family for name, family in chosen(names).items() if family.needs <= there}  # type: ignore[attr-defined]
+        self._meters: dict[type, Metric] = {family: family() for family in dict.fromkeys(self._wanted.values())}
+        self._missing = missing
+
+    @torch.inference_mode()
+    def update(self, window: Window) -> None:
+        """Look at the next window.
+
+        Raises:
+            ModelError: A metric's weights are missing, and `missing` was not given.
+        """
+        for family in list(self._meters):
+            try:
+                self._meters[family].update(window)
+            except ModelError as error:
+                if self._missing is None:
+                    raise
+                del self._meters[family]
+                self._missing.update({name: str(error) for name, other in self._wanted.items() if other is family})
+
+    @torch.inference_mode()
+    def compute(self) -> dict[str, float]:
+        """The numbers, by name."""
+        said = {family: meter.compute() for family, meter in self._meters.items()}
+        return {
+            name: float(said[family][name])
+            for name, family in self._wanted.items()
+            if family in said and name in said[family]
+        }

@@ -13,7 +13,6 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from countervid.clip import Clip
-from countervid.runs.together import together
 
 Picture = NDArray[np.uint8]
 Lettering = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -74,7 +73,7 @@ def compare(header: Header, factual: Clip, counterfactual: Clip, truth: Clip | N
         return torch.from_numpy(out)
 
     others = [counterfactual] if truth is None else [counterfactual, truth]
-    return together(draw, factual, *others, window=8, size=(layout.height, layout.width))
+    return factual.zipped(draw, *others, size=(layout.height, layout.width))
 
 
 def difference(factual: Picture, counterfactual: Picture) -> Picture:

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from countervid.causal.graph import CausalGraph
 from countervid.clip import Clip
+from countervid.clip.clip import zip_clips
 from countervid.editors.base import Target
 from countervid.errors import ClipError
 from countervid.face import align
 from countervid.face.pipeline import FaceTrack, Points, check
-from countervid.metrics.base import Asked, Eyes, Need, Window, World, measured
+from countervid.metrics.base import Asked, Eyes, Meters, Need, Window, World
 from countervid.metrics.effectiveness import Votes, share_right
 from countervid.metrics.truth import TruthScores
 
@@ -59,27 +60,38 @@ def windows_of(
     clips = clips_of(factual, counterfactual, truth)
     if track is not None:
         check(factual, track)
-    size = max(1, min(LONGEST_WINDOW, WINDOW_PIXELS // (factual.height * factual.width)))
-    for parts in zip(*(clip.windows(size) for clip in clips.values()), strict=True):
-        start = parts[0][0]
-        frames = {name: part.to(eyes.device) for name, (_, part) in zip(clips, parts, strict=True)}
-        stop = start + len(frames["factual"])
-        window = Window(
-            start=start,
-            frames={name: _unit(part) for name, part in frames.items()},
-            eyes=eyes,
-            asked=asked,
-            world=None if world is None else world.part(slice(start, stop)),
-        )
-        if track is not None:
-            index = track.frames(start, stop)
-            window.rows = torch.from_numpy(index - start)
-            window.faces = {
-                name: _unit(align.crop(part[window.rows], track.quads[index], CROP)) for name, part in frames.items()
-            }
-            shape = (stop - start, track.height, track.width)
-            window.square = inside_squares(track.quads[index], index - start, shape).to(eyes.device)
-        yield window
+    for start, parts in zip_clips(list(clips.values()), window_of(factual)):
+        yield looked_at(start, dict(zip(clips, parts, strict=True)), track, asked, eyes, world)
+
+
+def window_of(clip: Clip) -> int:
+    """Frames that are measured at once."""
+    return max(1, min(LONGEST_WINDOW, WINDOW_PIXELS // (clip.height * clip.width)))
+
+
+def looked_at(
+    start: int, frames: Mapping[str, Tensor], track: FaceTrack | None, asked: Asked | None, eyes: Eyes,
+    world: World | None = None,
+) -> Window:  # fmt: skip
+    """A window for metrics, of frames `(n, H, W, 3)` uint8 by the names of `clips_of`; else as `windows_of`."""
+    frames = {name: part.to(eyes.device) for name, part in frames.items()}
+    stop = start + len(frames["factual"])
+    window = Window(
+        start=start,
+        frames={name: _unit(part) for name, part in frames.items()},
+        eyes=eyes,
+        asked=asked,
+        world=None if world is None else world.part(slice(start, stop)),
+    )
+    if track is not None:
+        index = track.frames(start, stop)
+        window.rows = torch.from_numpy(index - start)
+        window.faces = {
+            name: _unit(align.crop(part[window.rows], track.quads[index], CROP)) for name, part in frames.items()
+        }
+        shape = (stop - start, track.height, track.width)
+        window.square = inside_squares(track.quads[index], (index - start).tolist(), shape).to(eyes.device)
+    return window
 
 
 def clips_of(factual: Clip, counterfactual: Clip, truth: Clip | None) -> dict[str, Clip]:
@@ -117,11 +129,11 @@ def asked_of(target: Target, graph: CausalGraph | None = None, factual_prompt: s
 
 
 def needs_met(
-    *, truth: Clip | None, track: FaceTrack | None, asked: Asked | None, world: World | None = None
+    *, truth: Clip | bool | None, track: FaceTrack | None, asked: Asked | None, world: World | None = None
 ) -> frozenset[Need]:
     """What there is for metrics to look at, for `metrics.base.measured`."""
     there: dict[Need, bool] = {
-        "truth": truth is not None,
+        "truth": truth not in (None, False),
         "face": track is not None,
         "attributes": asked is not None and bool(asked.do),
         "prompt": asked is not None and bool(asked.prompt),
@@ -141,32 +153,48 @@ def measure(
         asked: What was asked for: what the examiner's answers are held against.
         eyes: The models that look. What needs a model that is missing is left out.
     """
-    votes = {name: Votes() for name in clips_of(factual, edited, truth)}
-    examining = eyes.has("examiner")
-    changed = pixels = 0
+    meter = RunMeter(truth is not None, track, asked, eyes)
+    for window in windows_of(factual, edited, truth, track, asked, eyes):
+        meter.update(window)
+    return meter.compute()
 
-    def watched() -> Iterator[Window]:
-        nonlocal changed, pixels
-        for window in windows_of(factual, edited, truth, track, asked, eyes):
-            moved = (window.frames["factual"] != window.frames["counterfactual"]).any(1)
-            changed, pixels = changed + int(moved.sum()), pixels + moved.numel()
-            if examining:
-                for name, vote in votes.items():
-                    vote.update(window, name)
-            yield window
 
-    scores = measured(OF_A_RUN, watched(), needs_met(truth=truth, track=track, asked=asked), missing={})
-    identity = ("tl_id", "tg_id", "likeness", "likeness_to_truth", "likeness_of_truth")
-    found = {
-        "frames": len(factual),
-        "changed_share": changed / pixels,
-        "psnr_to_factual": scores["psnr"],
-        "identity": {name: scores[f"identity.{name}"] for name in identity if f"identity.{name}" in scores} or None,
-        "examiner": _examined(votes, asked),
-        "truth": None if truth is None else _against_truth(scores),
-        "scores": dict(sorted(scores.items())),
-    }
-    return {name: _plain(value) for name, value in found.items()}
+class RunMeter:
+    """All numbers of a run, fed its windows; see `measure`."""
+
+    def __init__(self, truth: bool, track: FaceTrack | None, asked: Asked, eyes: Eyes) -> None:
+        """`truth`: whether the windows hold it."""
+        self._asked = asked
+        self._votes = {name: Votes() for name in ("factual", "counterfactual", *(["truth"] if truth else []))}
+        self._examining = eyes.has("examiner")
+        self._meters = Meters(OF_A_RUN, needs_met(truth=truth, track=track, asked=asked), missing={})
+        self._frames = self._changed = self._pixels = 0
+
+    @torch.inference_mode()
+    def update(self, window: Window) -> None:
+        """Look at the next window, as `looked_at` makes it."""
+        moved = (window.frames["factual"] != window.frames["counterfactual"]).any(1)
+        self._frames += len(window)
+        self._changed, self._pixels = self._changed + int(moved.sum()), self._pixels + moved.numel()
+        if self._examining:
+            for name, vote in self._votes.items():
+                vote.update(window, name)
+        self._meters.update(window)
+
+    def compute(self) -> dict[str, Any]:
+        """The numbers."""
+        scores = self._meters.compute()
+        identity = ("tl_id", "tg_id", "likeness", "likeness_to_truth", "likeness_of_truth")
+        found = {
+            "frames": self._frames,
+            "changed_share": self._changed / self._pixels,
+            "psnr_to_factual": scores["psnr"],
+            "identity": {name: scores[f"identity.{name}"] for name in identity if f"identity.{name}" in scores} or None,
+            "examiner": _examined(self._votes, self._asked),
+            "truth": _against_truth(scores) if "truth" in self._votes else None,
+            "scores": dict(sorted(scores.items())),
+        }
+        return {name: _plain(value) for name, value in found.items()}
 
 
 def _against_truth(scores: Mapping[str, float]) -> dict[str, dict[str, float]]:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from countervid.clip.clip import zip_clips
 from countervid.clip.sheets import CAPTION
 from countervid.editors.base import Target
 from countervid.runs import findings
 from countervid.runs.comparison import AMPLIFICATION, Panel
 from countervid.runs.drawing import draw_graph, spoken
+from countervid.runs.measure import clips_of, window_of
 from countervid.runs.media import Media, Pictures, jpeg_of
 from countervid.runs.steered import picture_of
 from countervid.runs.timeline import Timeline, TimelineMeter
@@ -21,8 +23,6 @@ from countervid.steering.base import front
 
 if TYPE_CHECKING:
     from countervid.runs.run import Result
-
-_WINDOW = 32  # frames in memory at once
 
 
 def captions(result: Result) -> list[Panel]:
@@ -41,14 +41,18 @@ def captions(result: Result) -> list[Panel]:
     return [*panels, Panel(caption=f"difference, {AMPLIFICATION}-fold", detail="counterfactual against factual")]
 
 
-def render_report(result: Result) -> str:
-    """The page's HTML."""
+def render_report(result: Result, media: Media, timeline: Timeline) -> str:
+    """The page's HTML.
+
+    Args:
+        result: The run.
+        media, timeline: Its pictures and its numbers over time, see `report_meters`.
+    """
     environment = Environment(
         loader=PackageLoader("countervid.runs"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["spoken"] = spoken
     metrics = result.metrics
-    media, timeline = _looked_through(result)
     record = result.record
     return environment.get_template("report.html").render(
         version=record["versions"]["countervid"],
@@ -79,20 +83,23 @@ def render_report(result: Result) -> str:
     )
 
 
-def _looked_through(result: Result) -> tuple[Media, Timeline]:
-    """Pictures and numbers over time, in one pass: a long edit is made anew whenever it is read."""
-    clips = {"factual": result.factual, "counterfactual": result.clip}
-    if result.truth is not None:
-        clips["truth"] = result.truth
-    size = (result.factual.height, result.factual.width)
-    pictures = Pictures(len(result.factual), size, captions(result))
-    meter = TimelineMeter(len(result.factual), result.prepared.track, result.outcome.attributes, result.examiner)
-    for windows in zip(*(clip.windows(_WINDOW) for clip in clips.values()), strict=True):
-        start = windows[0][0]
-        frames = {name: window for name, (_, window) in zip(clips, windows, strict=True)}
-        pictures.update(start, list(frames.values()))
-        meter.update(start, frames)
-    return pictures.media(), meter.compute()
+def report_of(result: Result) -> str:
+    """The page's HTML, in a pass of its own over the clips."""
+    pictures, timeline = report_meters(result)
+    clips = clips_of(result.factual, result.clip, result.truth)
+    for start, windows in zip_clips(list(clips.values()), window_of(result.factual)):
+        pictures.update(start, windows)
+        timeline.update(start, dict(zip(clips, windows, strict=True)))
+    return render_report(result, pictures.media(), timeline.compute())
+
+
+def report_meters(result: Result) -> tuple[Pictures, TimelineMeter]:
+    """What takes the report's pictures and its numbers over time, of the windows of a run."""
+    size, frames = (result.factual.height, result.factual.width), len(result.factual)
+    return (
+        Pictures(frames, size, captions(result)),
+        TimelineMeter(frames, result.prepared.track, result.outcome.attributes, result.examiner),
+    )
 
 
 def _lead(result: Result) -> str:

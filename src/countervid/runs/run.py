@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -22,17 +21,17 @@ from countervid.clip import Clip
 from countervid.critics.base import Critic, Verdict, load_critic
 from countervid.editors.base import Editor, Guide, Prepared, Reader, Report, Seen, Target, load_editor
 from countervid.errors import ClipError, ConfigError, InterventionError
-from countervid.files.whole import replacing, write_whole
-from countervid.metrics.base import Eyes
+from countervid.files.whole import write_whole
+from countervid.metrics.base import Asked, Eyes
 from countervid.metrics.examiner import Examiner
 from countervid.runs import provenance
 from countervid.runs.comparison import Header, compare
 from countervid.runs.drawing import spoken
-from countervid.runs.folder import RunFolder, write_json
-from countervid.runs.measure import asked_of, measure
-from countervid.runs.report import captions, render_report
-from countervid.runs.steered import VERDICTS, Steering, steered, summary
-from countervid.runs.together import remembered, together
+from countervid.runs.folder import RunFolder
+from countervid.runs.measure import RunMeter, asked_of, measure
+from countervid.runs.outputs import write_outputs
+from countervid.runs.report import captions, report_of
+from countervid.runs.steered import Steering, steered, summary
 from countervid.steering.base import Round, Steerer
 from countervid.steering.choose import load_steerer
 from countervid.steering.loop import LoopConfig, Steered
@@ -67,11 +66,19 @@ class Result:
         rounds = () if self.steered is None else self.steered.rounds
         return tuple(round.verdict for round in rounds if round.verdict is not None)
 
+    @property
+    def asked(self) -> Asked:
+        """What the edit was asked for, as metrics see it."""
+        return asked_of(self.target, self.graph, describe(self.outcome.factual, self.graph))
+
+    def meter(self) -> RunMeter:
+        """What takes `metrics` of windows that are at hand."""
+        return RunMeter(self.truth is not None, self.prepared.track, self.asked, self.eyes)
+
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """Examiner, identity and, where the truth is known, the distance to it; measured when first asked for."""
-        asked = asked_of(self.target, self.graph, describe(self.outcome.factual, self.graph))
-        return measure(self.factual, self.clip, self.truth, self.prepared.track, asked, self.eyes)
+        return measure(self.factual, self.clip, self.truth, self.prepared.track, self.asked, self.eyes)
 
     @property
     def examiner(self) -> Examiner | None:
@@ -92,7 +99,7 @@ class Result:
     def write_report(self, path: str | Path) -> Path:
         """Write the report: one HTML page that needs no network."""
         path = Path(path)
-        write_whole(path, render_report(self))
+        write_whole(path, report_of(self))
         return path
 
 
@@ -222,9 +229,7 @@ def counterfactual(
         edited, target = came.clip, came.chosen.step.target
         record["steering"] = summary(came)
     if marking and not nothing:
-        edited = together(provenance.mark, clip, edited)
-    if not nothing:
-        edited = remembered(clip, edited)
+        edited = clip.zipped(provenance.mark, edited)
     record["facts"] = {
         **prepared.facts, "prepared": prepared.key, "seen": {name: asdict(reading) for name, reading in seen.items()},
     }  # fmt: skip
@@ -235,48 +240,11 @@ def counterfactual(
     )  # fmt: skip
     if folder is not None:
         folder.took("prepare", time.perf_counter() - started)
-        _write(result, folder, nothing, report)
+        write_outputs(result, folder, nothing, report)
         if hasattr(chosen, "costs"):
             record["costs"] = chosen.costs()
         folder.finish()
     return result
-
-
-def _write(result: Result, folder: RunFolder, nothing: bool, report: Report | None) -> None:
-    """The files of a run, in the order in which they cost least to lose."""
-
-    def shown(what: str) -> Any:
-        return None if report is None else lambda done, total: report(what, done, total)
-
-    target = {**result.target.to_json(), **_explained(result)}
-    folder.make("target.json", lambda path: write_json(path, target))
-    folder.make("factual.mp4", lambda path: _keep(result.factual, path))
-    record, settings = folder.record, folder.record["settings"]
-    tags = provenance.metadata(result.outcome.do, version=record["versions"]["countervid"], editor=settings["editor"])
-    tags = tags if settings["marking"] else {}
-
-    def write_counterfactual(path: Path) -> None:
-        if nothing:
-            _keep(result.factual, path)
-        else:
-            result.clip.write(path, metadata=tags, progress=shown("editing"))
-
-    folder.make("counterfactual.mp4", write_counterfactual)
-    if result.steered is None:
-        folder.make(VERDICTS, lambda path: write_whole(path, ""))
-    folder.make("metrics.json", lambda path: write_json(path, result.metrics))
-    comparison = result.comparison()
-    folder.make("comparison.mp4", lambda path: comparison.write(path, metadata=tags, progress=shown("comparing")))
-    folder.make("report.html", result.write_report)
-
-
-def _keep(clip: Clip, path: Path) -> None:
-    """The source as an mp4: its own file where it is one, so that not a bit changes; else written lossless."""
-    if clip.source is not None and clip.source.suffix.lower() == ".mp4":
-        with replacing(path) as partial:
-            shutil.copyfile(clip.source, partial)
-    else:
-        clip.write(path, crf=8)
 
 
 def _stated(factual: str | Mapping[str, str] | None, graph: CausalGraph) -> Attributes:
@@ -312,11 +280,6 @@ def _seen(editor: Editor, clip: Clip, graph: CausalGraph, stated: Attributes, re
             reading = Seen(value=implied, confidence=0.0)  # nobody looked: what silence means
         found[name] = reading
     return found
-
-
-def _explained(result: Result) -> dict[str, Any]:
-    changes = [asdict(change) for change in result.outcome.changes]
-    return {"graph": result.graph.name, "changes": changes, "noise": result.outcome.noise.to_dict()}
 
 
 def _graph_digest(graph: CausalGraph) -> str:
