@@ -105,6 +105,16 @@ def test_describe_says_what_would_change(call, talk, folder):
     assert spoken.exit_code == 0 and "What each intervention would change" in spoken.output
 
 
+def test_one_person_is_asked_for_by_either_name_and_not_by_two(call, talk, folder):
+    for command in (("describe", talk), ("edit", talk, "--do", "age=old")):
+        result = call(*command, "--person", 1, "--face", 0)
+        assert result.exit_code == 2 and "`--person 1` and `--face 0` name two people" in result.output
+    result = call("edit", talk, "--do", "age=old", "--everyone", "--face", 0)
+    assert result.exit_code == 2 and "`--everyone` and `--person 0`" in result.output
+    missing = call("describe", talk, "--person", 3)
+    assert missing.exit_code == 2 and "no person 3: the clip shows one person" in missing.output
+
+
 def test_verify_reads_the_marks_back(call, talk, folder):
     from countervid.cli.verify import app as verify
 

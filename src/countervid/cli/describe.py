@@ -15,7 +15,9 @@ from countervid.cli.edit import (
     FaceOption,
     GraphOption,
     ModelOption,
+    PersonOption,
     make_editor,
+    one_person,
 )
 from countervid.errors import ConfigError
 
@@ -32,6 +34,7 @@ def describe(
     editor: EditorOption = "dva",
     model: ModelOption = None,
     graph: GraphOption = "phantom",
+    person: PersonOption = None,
     face: FaceOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
     cache: CacheOption = None,
@@ -46,7 +49,7 @@ def describe(
 
     plan = CausalGraph.load(graph)
     source = Clip.read(clip)
-    chosen = make_editor(editor, model, cache, face=face)
+    chosen = make_editor(editor, model, cache, face=one_person(person, face))
     if not hasattr(chosen, "look"):
         raise ConfigError(f"The editor `{editor}` cannot read attributes off a clip. Use one that does: dva.")
     with stages() as report:
@@ -56,6 +59,9 @@ def describe(
     answer: dict[str, Any] = {
         "clip": {"frames": len(source), "width": source.width, "height": source.height, "fps": source.fps},
         "faces": str(prepared.facts["faces"]),
+        "person": 0 if prepared.track is None else prepared.track.face,
+        "persons": [] if prepared.track is None else prepared.track.persons,
+        "shots": [] if prepared.track is None else prepared.track.shots,
         "attributes": {name: vars(seen[name]) for name in known},
         "unknown": [name for name in plan.variables if name not in seen],
         "interventions": interventions(plan, known) if len(known) == len(plan.variables) else [],
@@ -89,7 +95,17 @@ def _show(answer: dict[str, Any], graph: CausalGraph) -> None:
         screen.print(f"[yellow]{MINIATURE_NOTE}[/yellow]")
     size = answer["clip"]
     screen.print(f"{size['frames']} frames, {size['width']} x {size['height']}, {size['fps']:g} fps. {answer['faces']}")
-    screen.print("\n[bold]What is seen[/bold]")
+    if len(answer["persons"]) > 1:
+        screen.print("\n[bold]Who is there[/bold]")
+        people = Table(box=None, padding=(0, 2), header_style="dim")
+        for column in ("person", "shots", "frames", "box"):
+            people.add_column(column)
+        for number, one in enumerate(answer["persons"]):
+            shots, share = ", ".join(str(shot + 1) for shot in one["shots"]), one["frames"] / size["frames"]
+            people.add_row(str(number), shots, f"{share:.0%}", f"{one['width']} x {one['height']} px")
+        screen.print(people)
+    whose = f" of person {answer['person']}" if len(answer["persons"]) > 1 else ""
+    screen.print(f"\n[bold]What is seen{whose}[/bold]")
     seen = Table(box=None, padding=(0, 2), header_style="dim")
     for column in ("attribute", "value", "confidence"):
         seen.add_column(column)

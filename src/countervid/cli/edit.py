@@ -47,7 +47,10 @@ RegionOption = Annotated[
 SettingsOption = Annotated[
     Optional[list[str]], typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of the editor.")
 ]
-FaceOption = Annotated[Optional[int], typer.Option(help="Which face, counted from the largest, 0.")]
+FaceOption = Annotated[Optional[int], typer.Option(help="The same as --person.")]
+PersonOption = Annotated[
+    Optional[int], typer.Option(help="Which person, counted from the largest, 0; `describe` lists them.")
+]
 DeviceOption = Annotated[
     Optional[str],
     typer.Option(help="cpu, cuda, cuda:1 ... or auto, a GPU where there is one.", show_default="auto"),
@@ -82,7 +85,9 @@ def edit(
     model: ModelOption = None,
     graph: GraphOption = "phantom",
     factual: Annotated[Optional[str], typer.Option(help='The person in words: "He is young."')] = None,
+    person: PersonOption = None,
     face: FaceOption = None,
+    everyone: Annotated[bool, typer.Option("--everyone", help="Edit every person, each as they are.")] = False,
     strength: Annotated[float, typer.Option(help="0 is the source, 1 the edit as asked.")] = 1.0,
     only: Annotated[
         Optional[list[str]], typer.Option("--amount", metavar="NAME=NUMBER", help="The same for one attribute.")
@@ -149,8 +154,11 @@ def edit(
     true = None if truth is None else Clip.read(truth)
     if max_frames is not None:
         source, true = source.first(max_frames), None if true is None else true.first(max_frames)
+    person = one_person(person, face)
+    if everyone and person is not None:
+        raise ConfigError(f"`--everyone` and `--person {person}` ask for different people. Give one of them.")
     chosen = make_editor(
-        editor, model, cache, preset=preset, steps=steps, face=face, region=region, device=device, settings=settings
+        editor, model, cache, preset=preset, steps=steps, face=person, region=region, device=device, settings=settings
     )
     steered = steering_options(
         chosen, plan, critic=critic, url=critic_url, writer=writer, steering=steering, max_edits=max_edits,
@@ -161,7 +169,8 @@ def edit(
         def run(folder: Path) -> Result:
             return counterfactual(
                 source, asked, graph=plan, editor=chosen, factual=stated, truth=true, strength=strength,
-                strengths=amounts, seed=seed, guide=guide, out=folder, marking=marking, report=report, **steered,
+                strengths=amounts, seed=seed, guide=guide, out=folder, marking=marking, everyone=everyone,
+                report=report, **steered,
             )  # fmt: skip
 
         if out is not None:
@@ -207,6 +216,17 @@ def _guide(
     return Direction(attribute=name, value=value, scale=scale, normalise=normalise)
 
 
+def one_person(person: int | None, face: int | None) -> int | None:
+    """The number that `--person` or `--face` gives.
+
+    Raises:
+        ConfigError: They give two.
+    """
+    if person is not None and face is not None and person != face:
+        raise ConfigError(f"`--person {person}` and `--face {face}` name two people. They mean the same: give one.")
+    return face if person is None else person
+
+
 def make_editor(
     name: str,
     model: str | Path | None,
@@ -229,6 +249,8 @@ def show(result: Result) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from countervid.runs.everyone import told
+
     screen = console()
     for note in result.record["notes"]:
         screen.print(Text(note, style="yellow"))
@@ -249,6 +271,8 @@ def show(result: Result) -> None:
         screen.print(f"steered: {tried} edit{'s' * (tried > 1)}, round {kept} kept; {result.steered.stopped}")
     for line in figures(result.metrics):
         screen.print(line)
+    for line in told(result.people) if len(result.people) > 1 else ():
+        screen.print(Text(line))
     screen.print(str(result.prepared.facts.get("faces", "")))
     if result.folder is not None:
         screen.print(Text(f"{result.folder}/"), soft_wrap=True)

@@ -104,6 +104,8 @@ class FaceTrack:
         text += "."
         if count["shots"] > 1:
             text = f"{count['shots']} shots: {self.who()}. {text}"
+        if self.faces > 1 and self.face == 0:
+            text += " Person 0 is the largest; `--person N` takes another."
         if self.settings.get("recognizer") is None and (count["shots"] > 1 or self.faces > 1):
             text += " Persons are told apart by small grey pictures of their faces: no recognizer was given."
         return text

@@ -39,6 +39,8 @@ def write_outputs(result: Result, folder: RunFolder, nothing: bool, report: Repo
         report: Called with (what is being done, frames done, frames in all).
     """
     target = {**result.target.to_json(), **_explained(result)}
+    if len(result.people) > 1:
+        target["people"] = [one.to_json() for one in result.people]
     folder.make("target.json", lambda path: write_json(path, target))
     if result.steered is None:
         folder.make(VERDICTS, lambda path: write_whole(path, ""))

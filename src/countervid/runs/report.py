@@ -15,6 +15,7 @@ from countervid.editors.base import Target
 from countervid.runs import findings
 from countervid.runs.comparison import AMPLIFICATION, Panel
 from countervid.runs.drawing import draw_graph, spoken
+from countervid.runs.everyone import told
 from countervid.runs.measure import clips_of, window_of
 from countervid.runs.media import Media, Pictures, jpeg_of
 from countervid.runs.steered import picture_of
@@ -219,6 +220,8 @@ def _facts(result: Result) -> dict[str, str]:
     }
     if faces := record["facts"].get("faces"):
         facts["face"] = str(faces)
+    if len(result.people) > 1:
+        facts["everyone"] = "; ".join(told(result.people)) + "; the numbers on this page are of person 0"
     slow = {name.split(".")[0]: value for name, value in record["seconds"].items() if value >= 0.1}
     if slow:
         facts["time"] = ", ".join(f"{name} {value:.1f} s" for name, value in slow.items())

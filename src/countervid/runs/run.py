@@ -13,20 +13,21 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
-from countervid.causal.counterfactual import Attributes, Counterfactual, Noise
+from countervid.causal.counterfactual import Counterfactual, Noise
 from countervid.causal.graph import CausalGraph
 from countervid.causal.language import describe
-from countervid.causal.lexicon import parse, read
 from countervid.clip import Clip
 from countervid.critics.base import Critic, Verdict, load_critic
-from countervid.editors.base import Editor, Guide, Prepared, Reader, Report, Seen, Target, load_editor
+from countervid.editors.base import Editor, Guide, Prepared, Report, Seen, Target, load_editor
 from countervid.errors import ClipError, ConfigError, InterventionError
 from countervid.files.whole import write_whole
 from countervid.metrics.base import Asked, Eyes
 from countervid.metrics.examiner import Examiner
 from countervid.runs import provenance
+from countervid.runs.abduction import seen_in, stated_by
 from countervid.runs.comparison import Header, compare
 from countervid.runs.drawing import spoken
+from countervid.runs.everyone import PersonEdit, check_everyone, composed, others
 from countervid.runs.folder import RunFolder
 from countervid.runs.measure import RunMeter, asked_of, measure
 from countervid.runs.outputs import write_outputs
@@ -59,6 +60,7 @@ class Result:
     record: dict[str, Any]  # what `run.json` says
     folder: Path | None = None
     steered: Steered | None = None  # the rounds, where a critic looked
+    people: tuple[PersonEdit, ...] = ()  # everybody who was edited; the first is the one of the fields above
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -122,6 +124,7 @@ def counterfactual(
     guide: Guide | None = None,
     out: str | Path | None = None,
     marking: bool = True,
+    everyone: bool = False,
     eyes: Eyes | None = None,
     report: Report | None = None,
 ) -> Result:
@@ -145,6 +148,8 @@ def counterfactual(
         guide: How, for editors that know a way of their own; `do` then only names it.
         out: Write a run's folder there, file by file; the same call goes on where it was stopped.
         marking: Mark the result as synthetic (metadata and watermark). Whoever switches it off must say so.
+        everyone: Edit every person of the clip, each from what is read off them; else the one that the editor's
+            settings name. Metrics are of the largest.
         eyes: The models that measure; the bundled ones by default, on the editor's device.
         report: Called with (what is being done, frames done, frames in all).
 
@@ -169,6 +174,8 @@ def counterfactual(
     Target(factual={}, do={}, counterfactual=dict.fromkeys(strengths, ""), strength=strength, strengths=strengths)
     if hasattr(chosen, "check"):
         chosen.check(do, guide)
+    if everyone:
+        check_everyone(chosen, critic is not None, guide is not None, factual is not None, noise is not None)
     plan = None
     if critic is not None:
         if guide is not None:
@@ -193,6 +200,7 @@ def counterfactual(
         "seed": seed,
         **({} if guide is None else {"guide": asdict(guide)}),
         **({} if plan is None else {"steering": plan.settings()}),
+        **({"everyone": True} if everyone else {}),
         "truth": None if truth is None else truth.digest(),
         "marking": marking,
     }
@@ -201,11 +209,13 @@ def counterfactual(
         notes.append(MINIATURE_NOTE)
     about = {"versions": versions(), "source": clip.source.name if clip.source else "frames in memory", "notes": notes}
     folder = None if out is None else RunFolder(Path(out), settings, about)
-    record = folder.record if folder else {**about, "settings": settings, "facts": {}, "seconds": {}, "files": {}}
+    record: dict[str, Any] = (
+        folder.record if folder else {**about, "settings": settings, "facts": {}, "seconds": {}, "files": {}}
+    )
 
     started = time.perf_counter()
-    stated = _stated(factual, model)
-    seen = _seen(chosen, clip, model, stated, report)
+    stated = stated_by(factual, model)
+    seen = seen_in(chosen, clip, model, stated, report)
     known = {**{name: reading.value for name, reading in seen.items()}, **stated}
     outcome = model.counterfactual(known, do, noise)
     said = factual if isinstance(factual, str) else describe(outcome.factual, model)
@@ -220,10 +230,14 @@ def counterfactual(
         seed=seed,
         guide=guide,
     )
-    nothing = target.asks_for_nothing
+    person = 0 if prepared.track is None else prepared.track.face
+    people = [PersonEdit(person=person, seen=seen, outcome=outcome, prepared=prepared, target=target)]
+    if everyone:
+        people += others(chosen, clip, model, people[0], report)
+    nothing = all(one.target.asks_for_nothing for one in people)
     came = None
     if plan is None or nothing:
-        edited = chosen.edit(prepared, target, report=report)
+        edited = composed(chosen, clip, people, report)
     else:
         came = steered(chosen, prepared, target, model, plan, folder, report)
         edited, target = came.clip, came.chosen.step.target
@@ -233,10 +247,12 @@ def counterfactual(
     record["facts"] = {
         **prepared.facts, "prepared": prepared.key, "seen": {name: asdict(reading) for name, reading in seen.items()},
     }  # fmt: skip
+    if everyone:
+        record["people"] = [one.to_json() for one in people]
     result = Result(
         clip=edited, factual=clip, truth=truth, target=target, outcome=outcome, graph=model, prepared=prepared,
         seen=seen, eyes=eyes or Eyes(getattr(chosen, "device", "cpu")), record=record,
-        folder=None if folder is None else folder.path, steered=came,
+        folder=None if folder is None else folder.path, steered=came, people=tuple(people),
     )  # fmt: skip
     if folder is not None:
         folder.took("prepare", time.perf_counter() - started)
@@ -245,41 +261,6 @@ def counterfactual(
             record["costs"] = chosen.costs()
         folder.finish()
     return result
-
-
-def _stated(factual: str | Mapping[str, str] | None, graph: CausalGraph) -> Attributes:
-    """What the caller says of the person; of a sentence, what it says itself (silence is read off the clip)."""
-    if factual is None:
-        return {}
-    stated = dict(read(factual, graph).stated) if isinstance(factual, str) else dict(factual)
-    graph.check(stated)
-    return stated
-
-
-def _seen(editor: Editor, clip: Clip, graph: CausalGraph, stated: Attributes, report: Report | None) -> dict[str, Seen]:
-    """What the editor reads off the clip of the graph's variables that were not stated.
-
-    Raises:
-        InterventionError: A variable is neither stated nor readable.
-    """
-    missing = [name for name in graph.variables if name not in stated]
-    readings: Mapping[str, Seen] = {}
-    if missing and isinstance(editor, Reader):
-        readings = editor.read(editor.look(clip, report=report))
-    found = {}
-    for name in missing:
-        reading = readings.get(name)
-        if reading is None or reading.value not in graph.variables[name].values:
-            implied = parse("", graph).get(name)
-            if implied is None:
-                values = ", ".join(graph.variables[name].values)
-                raise InterventionError(
-                    f"`{name}` cannot be read off the clip with these weights. Say which of {values} it is, "
-                    'for example with `--factual "She is young."`.'
-                )
-            reading = Seen(value=implied, confidence=0.0)  # nobody looked: what silence means
-        found[name] = reading
-    return found
 
 
 def _graph_digest(graph: CausalGraph) -> str:
