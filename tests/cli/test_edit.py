@@ -148,7 +148,7 @@ def one_line(result):
         (("--do", "age=old", "--amount", "beard=much"), "beard=much"),
         (("--do", "age=old", "--set", "stepps=3"), "stepps"),
         (("--do", "age=old", "--editor", "dav"), "dav"),
-        (("--do", "age=old", "--face", "3"), "face"),
+        (("--do", "age=old", "--face", "3"), "no person 3"),
         (("--do", "age=old", "--truth", "nothing.mp4"), "nothing.mp4"),
         (("--do", "age=old", "--steps", "1"), "steps"),
         ((), "No intervention"),
