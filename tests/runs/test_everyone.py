@@ -10,7 +10,7 @@ import torch
 from countervid.clip import Clip
 from countervid.editors import load_editor
 from countervid.errors import ConfigError
-from countervid.runs.report import render_report
+from countervid.runs.report import report_of
 from countervid.runs.run import counterfactual
 
 CUT = Path(__file__).parent.parent / "cases" / "cut.mp4"  # an old man in 16 frames, a young one in 16 more
@@ -62,7 +62,7 @@ def test_the_record_and_the_report_tell_of_each_person(both):
     people = both.record["people"]
     assert [person["factual"]["age"] for person in people] == ["young", "old"]
     assert all(person["counterfactual"]["glasses"] == "yes" and person["noise"] for person in people)
-    page = render_report(both)
+    page = report_of(both)
     assert "person 1: glasses no to yes" in page and "shot 1 shows person 1; shot 2 shows person 0" in page
 
 
