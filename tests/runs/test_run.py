@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from countervid.clip import Clip
+from countervid.editors import load_editor
 from countervid.errors import ClipError, ConfigError, InterventionError, OutputError
 from countervid.runs import provenance
 from countervid.runs.run import MINIATURE_NOTE
@@ -184,9 +185,31 @@ def test_what_the_factual_leaves_out_is_read_off_the_clip(run):
 def test_wrong_input_is_said_before_anything_is_written(run, tmp_path, changes, error, words):
     with pytest.raises(error, match=words):
         run(out=tmp_path / "run", **changes)
-    assert not (tmp_path / "run" / "counterfactual.mp4").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_truth_of_another_length_is_refused(run, footage):
     with pytest.raises(ClipError, match="The truth has 5 frames"):
         run(truth=Clip.from_frames(Clip.read(footage / "truth.mp4").frames[:5]))
+
+
+def test_a_zeroed_video_of_equal_length_is_made_again(run, tmp_path):
+    run(out=tmp_path / "run")
+    path = tmp_path / "run" / "counterfactual.mp4"
+    whole = path.read_bytes()
+    path.write_bytes(bytes(len(whole)))
+    run(out=tmp_path / "run")
+    assert path.read_bytes() == whole
+
+
+def test_evaluations_are_those_of_all_processes_together(run, tiny_models, tmp_path, monkeypatch):
+    def fresh(name):
+        return load_editor("dva", tiny_models, cache=tmp_path / name, steps=3, window=8, batch=4)
+
+    whole = run(editor=fresh("one"), out=tmp_path / "whole").record["costs"]
+    with monkeypatch.context() as patch:
+        patch.setattr("countervid.runs.outputs.render_report", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(editor=fresh("two"), out=tmp_path / "run")
+    resumed = run(editor=fresh("two"), out=tmp_path / "run").record["costs"]
+    assert resumed["unet_evaluations"] >= whole["unet_evaluations"] > 0 and resumed["model_loads"] == 2

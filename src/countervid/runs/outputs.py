@@ -84,28 +84,36 @@ def _one_pass(
     shown = clips_of(result.factual, result.clip, result.truth) if watchers else {}
     clips = list({id(clip): clip for clip in [*shown.values(), *(clip for clip, _, _ in videos.values())]}.values())
     started, total = time.perf_counter(), len(result.factual)
-    with ExitStack() as stack:
-        writers = [
-            (clip, stack.enter_context(clip.writer(folder.path / name, crf=crf, metadata=tags)))
-            for name, (clip, crf, tags) in videos.items()
-        ]
-        for start, windows in zip_clips(clips, window_of(result.factual)):
-            frames = {id(clip): window for clip, window in zip(clips, windows, strict=True)}
-            for clip, add in writers:
-                add(frames[id(clip)])
-            for watch in watchers:
-                watch(start, {name: frames[id(clip)] for name, clip in shown.items()})
-            if report is not None:
-                report("editing", start + len(windows[0]), total)
+    try:
+        with ExitStack() as stack:
+            writers = [
+                (clip, stack.enter_context(clip.writer(folder.path / name, crf=crf, metadata=tags)))
+                for name, (clip, crf, tags) in videos.items()
+            ]
+            for start, windows in zip_clips(clips, window_of(result.factual)):
+                frames = {id(clip): window for clip, window in zip(clips, windows, strict=True)}
+                for clip, add in writers:
+                    add(frames[id(clip)])
+                for watch in watchers:
+                    watch(start, {name: frames[id(clip)] for name, clip in shown.items()})
+                if report is not None:
+                    report("editing", start + len(windows[0]), total)
+    finally:
+        folder.took("edit", time.perf_counter() - started)
     for name in videos:
         folder.keep(name)
-    folder.took("edit", time.perf_counter() - started)
+    _note_source(folder.record, result.factual)  # all frames were read by now
     if not folder.has("metrics.json"):
         result.metrics = meter.compute()
         folder.make("metrics.json", lambda path: write_json(path, result.metrics))
     if pictures is not None:
         page = render_report(result, pictures.media(), timeline.compute())
         folder.make("report.html", lambda path: write_whole(path, page))
+
+
+def _note_source(record: dict[str, Any], clip: Clip) -> None:
+    """Add what a run must say of how its source was read; some of it is known only once all frames were read."""
+    record["notes"] += [note for note in clip.notes if note not in record["notes"]]
 
 
 def _copy(source: Path, path: Path) -> None:

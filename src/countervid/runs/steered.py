@@ -50,22 +50,24 @@ def steered(
     """Steer, with every round in the folder as it is made."""
 
     def watch(round: Round, pictures: Tensor) -> None:
-        file = None if folder is None else folder.path / picture_of(round.number)
-        if file is not None:
+        file = None
+        if folder is not None:
+            folder.keep(VERDICTS)
+            file = folder.path / picture_of(round.number)
             signed = pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
             write_rows(file, {f"round {round.number}": signed})
+            folder.keep(file.name)
         if plan.watch is not None:
             plan.watch(round, file)
 
-    ledger = Ledger(None if folder is None else folder.path / VERDICTS)
+    ledger = Ledger(None if folder is None else folder.log(VERDICTS))
     done = steer(
         editor, prepared, target, graph=graph, critic=plan.critic, steerer=plan.steerer, config=plan.loop,
         ledger=ledger, report=report, watch=watch,
     )  # fmt: skip
     if folder is not None:
-        folder.keep(VERDICTS)
         for round in done.rounds:
-            folder.keep(picture_of(round.number))
+            folder.drop_damaged(picture_of(round.number))
     return done
 
 

@@ -61,14 +61,15 @@ class Ledger:
         self.rounds: list[Round] = []
         if path is None or not path.exists():
             return
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_bytes().splitlines(keepends=True)
         for line in lines:
             try:
-                self.rounds.append(Round.from_json(json.loads(line)))
-            except (ValueError, KeyError, TypeError):
-                break  # a line that was cut off, and all after it
-        if len(self.rounds) < len(lines):
-            write_whole(path, "".join(f"{line}\n" for line in lines[: len(self.rounds)]))
+                self.rounds.append(Round.from_json(json.loads(line.decode("utf-8"))))
+            except (ValueError, KeyError, TypeError, AttributeError, ConfigError):
+                break  # a line that was cut off or damaged, and all after it
+        kept = lines[: len(self.rounds)]
+        if len(kept) < len(lines) or (kept and not kept[-1].endswith(b"\n")):
+            write_whole(path, b"".join(line.rstrip(b"\r\n") + b"\n" for line in kept))
 
     def add(self, round: Round, **about: Any) -> None:
         self.rounds.append(round)
