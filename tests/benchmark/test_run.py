@@ -258,7 +258,7 @@ def test_footage_is_measured_without_a_truth(benchmark_run: Run, tmp_path: Path)
 def test_wrong_input_is_one_line(benchmark_run: Run, tmp_path: Path, more: tuple[str, ...], words: str) -> None:
     result = benchmark_run(tmp_path / "out", *more)
     assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1 and words in result.stderr
-    assert not (tmp_path / "out" / "benchmark.json").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_of_something_else_is_left_alone(benchmark_run: Run, tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_a_folder_of_something_else_is_left_alone(benchmark_run: Run, tmp_path: 
 
 
 def test_two_at_once_are_refused(finished: Path, benchmark_run: Run) -> None:
-    with open(finished / ".lock") as file:
+    with open(finished / ".lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         result = benchmark_run(finished, clips="phantom:2")
     assert result.exit_code == 2 and "Another process" in result.stderr
@@ -279,3 +279,34 @@ def test_a_dry_run_shows_the_grid_and_writes_nothing(benchmark_run: Run, tmp_pat
     result = benchmark_run(tmp_path / "out", "--dry-run", "--seeds", "3")
     assert result.exit_code == 0 and "6 jobs, 6 left to do" in result.output and "tint" in result.output
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["scores.json", "target.json", "counterfactual.mp4", "sheet.png"])
+def test_a_zeroed_file_of_a_finished_job_is_made_again(
+    finished: Path, benchmark_run: Run, tmp_path: Path, name: str
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    path = sorted(out.glob(f"jobs/**/{name}"))[0]
+    whole = path.read_bytes()
+    path.write_bytes(bytes(len(whole)))
+    result = benchmark_run(out, clips="phantom:2")
+    assert result.exit_code == 0 and "done again" in result.output, result.output
+    assert numbers(out) == numbers(finished)
+    if name != "scores.json":  # which tells seconds, too
+        assert path.read_bytes() == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_terminated_benchmark_says_so_and_leaves_no_half_file(tmp_path: Path, workers: str) -> None:
+    process = started(tmp_path, "--workers", workers)
+    try:
+        wait_for(lambda: list(tmp_path.glob("jobs/**/state.json")))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 143
+    finally:
+        process.kill()
+        process.wait()
+    assert not [path for path in tmp_path.rglob(".*") if path.name.endswith((".partial", ".lock"))]
+    assert json.loads((tmp_path / "benchmark.json").read_text())["jobs"]["all"] == 4

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -77,3 +81,44 @@ def test_learning_rate_warms_up_and_decays() -> None:
 def test_zero_steps_are_refused() -> None:
     with pytest.raises(ConfigError, match="at least 1, got 0"):
         LoopConfig(steps=0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_a_signal_ends_training_after_the_step_at_hand_and_nothing_is_lost(tmp_path, number):
+    script = Path(__file__).with_name("stopped_fit.py")
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "begun\n"
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "log.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode != 0 and ("Terminated" if number == signal.SIGTERM else "KeyboardInterrupt") in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl", "loop.json", "state.pt"]
+    step = int(torch.load(tmp_path / "state.pt", weights_only=True)["step"])
+    assert step >= json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])["step"] >= 20
+    # The state is that of a training which was never stopped.
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 2)
+    config = LoopConfig(steps=10_000)
+    stepped = {"count": 0}
+
+    def loss(generator):
+        stepped["count"] += 1
+        if stepped["count"] > step:
+            raise ModelError("enough")
+        return {"loss": model(torch.randn(4, 3, generator=generator)).square().mean()}
+
+    with pytest.raises(ModelError, match="enough"):
+        fit(model, loss, config, tmp_path / "whole")
+    kept = torch.load(tmp_path / "state.pt", weights_only=True)["model"]
+    assert all(torch.equal(kept[name], value) for name, value in model.state_dict().items())
+
+
+def test_a_damaged_state_is_one_line(tmp_path):
+    (tmp_path / "state.pt").write_bytes(bytes(4000))
+    model = torch.nn.Linear(3, 2)
+    with pytest.raises(ModelError, match="is damaged: training cannot go on from it"):
+        fit(model, lambda generator: {"loss": model.weight.sum()}, LoopConfig(steps=1), tmp_path)

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from countervid.benchmark.grid import BenchmarkConfig, Job, make_grid
 from countervid.benchmark.job import FAILED, Outcome, Worker, note_failure
 from countervid.errors import CountervidError
+from countervid.files.stopping import terminating_as_interrupt
 
 Seen = Callable[[Outcome], None]
 
@@ -259,9 +260,10 @@ def _serve(pipe: Any, work: Work) -> None:
     """What a worker's process does: jobs in, outcomes out, until its parent is gone."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        worker = work.worker()
-        while True:
-            pipe.send(worker.do(pipe.recv()))
+        with terminating_as_interrupt():
+            worker = work.worker()
+            while True:
+                pipe.send(worker.do(pipe.recv()))
     except (EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
         return  # nobody is there any more, or nobody wants it any more
     except CountervidError as error:

@@ -49,6 +49,7 @@ from countervid.critics.base import Critic, load_critic
 from countervid.editors.base import Editor, Prepared, Target, editor_class, load_editor
 from countervid.errors import ConfigError, OutputError
 from countervid.face.paste import paste
+from countervid.files.digests import entry_of, intact
 from countervid.files.whole import write_whole
 from countervid.metrics.base import Asked, Eyes, measured
 from countervid.runs import provenance
@@ -59,6 +60,7 @@ from countervid.steering.loop import Ledger, LoopConfig, Steered, steer
 
 STATE, SCORES, ERROR = "state.json", "scores.json", "error.txt"
 DONE, FAILED, RUNNING = "done", "failed", "running"
+FILES = (SCORES, "target.json", "counterfactual.mp4", "sheet.png")  # of a finished job
 SHOWN = 6  # frames of a sheet
 FEATHER = 8  # px at the border of the oracle's square
 
@@ -116,7 +118,8 @@ class Worker:
                 self._done(job, folder)
                 seconds = round(time.perf_counter() - began, 3)
                 (folder / ERROR).unlink(missing_ok=True)
-                _state(folder, status=DONE, tries=tries, seconds=seconds)
+                files = {path.name: entry_of(path) for path in map(folder.joinpath, FILES)}
+                _state(folder, status=DONE, tries=tries, seconds=seconds, files=files)
                 self._tidy(job)
                 return Outcome(job, DONE, seconds=seconds)
             except Exception as error:
@@ -311,13 +314,18 @@ def standing(out: Path, job: Job) -> str:
     """How a job stands: done, failed, running (it was stopped), "" (not begun), or what is wrong with its files."""
     folder = folder_of(out, job)
     try:
-        status = json.loads((folder / STATE).read_text(encoding="utf-8"))["status"]
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        status = state["status"]
     except FileNotFoundError:
         return ""
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"`{folder / STATE}` is damaged ({type(error).__name__})"
     if status == DONE and scores_of(out, job) is None:
         return f"`{folder / SCORES}` is damaged or missing"
+    if status == DONE and isinstance(files := state.get("files"), dict):  # not in benchmarks of older versions
+        damaged = [name for name in FILES if not intact(folder / name, files.get(name))]
+        if damaged:
+            return f"`{folder / damaged[0]}` is damaged or missing"
     return str(status) if status in (DONE, FAILED, RUNNING) else f"`{folder / STATE}` is damaged (`{status}`)"
 
 

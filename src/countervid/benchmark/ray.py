@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -122,7 +124,7 @@ def cluster(work: Work, workers: int, address: str | None = None) -> Iterator[Cl
     names = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     variables = dict.fromkeys(names, str(work.threads))
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    folder = None
+    folder, on_termination = None, signal.getsignal(signal.SIGTERM)
     try:
         if address is None:
             folder = tempfile.mkdtemp(prefix="cv-ray-", dir="/tmp")  # Ray's sockets need a short path
@@ -139,6 +141,8 @@ def cluster(work: Work, workers: int, address: str | None = None) -> Iterator[Cl
                 raise ConfigError(
                     f"No Ray cluster answers at `{address}` ({reason}). Start one: `ray start --head`."
                 ) from error
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_termination)  # Ray puts its own in its place, which exits at once
         yield Cluster(ray, work, workers)
     finally:
         ray.shutdown()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,8 @@ from countervid.benchmark.results import COSTS, RECORD, TABLE, Row, arrow, attri
 from countervid.benchmark.results import FAILED as FAILED_METRIC
 from countervid.critics.base import load_critic
 from countervid.errors import ConfigError, CountervidError, OutputError
+from countervid.files.locks import LOCK, alone_in
+from countervid.files.whole import clear_partials_below
 from countervid.metrics.base import Asked, Eyes, catalogue, chosen, measured
 from countervid.models.device import choose_device
 from countervid.runs.folder import differences, write_json
@@ -102,14 +102,16 @@ class Benchmark:
             CountervidError: No job can go on, such as with a full disk.
         """
         arrow()
-        with _held(self.out):
+        with alone_in(self.out):
+            clear_partials_below(self.out)
             self.standings = {job: standing(self.out, job) for job in self.grid.jobs}
-            metrics = self._begun()
+            metrics = self._begun_whole()
             damaged = [text for text in self.standings.values() if text not in ("", DONE, FAILED, RUNNING)]
             summary = Summary(len(self.grid.jobs), len(self.grid.jobs) - len(self.left), damaged=damaged)
             try:
                 self._do(metrics, seen or (lambda outcome: None))
             finally:
+                clear_partials_below(self.out)  # of workers that were ended
                 self.standings = {job: standing(self.out, job) for job in self.grid.jobs}
                 self._finish(summary)
         return summary
@@ -131,6 +133,17 @@ class Benchmark:
             in_process(units, work, seen)
         else:
             spread(Local(work), how.workers, units, work, seen)
+
+    def _begun_whole(self) -> tuple[str, ...]:
+        """The same as `_begun`; clips of a benchmark that could not be begun go, for another may be of other clips."""
+        if self.previous is None:
+            shutil.rmtree(self.out / "clips", ignore_errors=True)
+        try:
+            return self._begun()
+        except Exception:
+            if self.previous is None:
+                shutil.rmtree(self.out / "clips", ignore_errors=True)
+            raise
 
     def _begun(self) -> tuple[str, ...]:
         """Write `benchmark.json`, or take from it what was decided when it was begun."""
@@ -277,20 +290,4 @@ def _part_of(before: dict[str, Any], after: dict[str, Any]) -> bool:
 
 
 GROWING = {"clips", "editors", "steering", "interventions", "seeds", "references", "settings"}
-OWN = (".lock", "clips", "jobs", "costs", "prepared", TABLE)
-
-
-@contextmanager
-def _held(out: Path) -> Iterator[None]:
-    """One process at a time works in a folder; the lock ends with the process, however that ends."""
-    out.mkdir(parents=True, exist_ok=True)
-    with open(out / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputError(
-                f"Another process is working in `{out}`. Wait for it, or choose another `--out`."
-            ) from None
-        except OSError:
-            pass  # a file system without locks
-        yield
+OWN = (LOCK, "clips", "jobs", "costs", "prepared", TABLE)

@@ -6,7 +6,9 @@ Imports only typer at the top; rich is imported where it draws.
 from __future__ import annotations
 
 import errno
+import io
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -63,6 +65,13 @@ def error_boundary() -> Iterator[None]:
             raise SystemExit(2) from None
         hint = f" See `{context.command_path} --help`." if context is not None else ""
         _fail(f"{message.rstrip('.')}.{hint}")
+
+
+def print_any_name() -> None:
+    """Let names of files that are not UTF-8 be printed: byte for byte, as other commands print them."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
 
 
 def _fail(message: str) -> None:

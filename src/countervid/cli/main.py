@@ -31,7 +31,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from countervid.cli.common import error_boundary
+from countervid.cli.common import error_boundary, print_any_name
+from countervid.files.stopping import Terminated, terminating_as_interrupt
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,10 @@ class LazyGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            typer.echo("countervid: interrupted. The same command goes on where this one stopped.", err=True)
-            raise typer.Exit(130) from None
+        except KeyboardInterrupt as stop:
+            what, code = ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
+            typer.echo(f"countervid: {what}. The same command goes on where this one stopped.", err=True)
+            raise typer.Exit(code) from None
 
     def main(
         self,
@@ -94,7 +96,8 @@ class LazyGroup(TyperGroup):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
-        with error_boundary():
+        print_any_name()
+        with error_boundary(), terminating_as_interrupt():
             code = super().main(args, "countervid", complete_var, False, windows_expand_args, **extra)
         sys.exit(code if isinstance(code, int) else 0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -10,6 +11,7 @@ import typer
 
 from countervid.cli.common import console, progress
 from countervid.errors import ConfigError
+from countervid.files.locks import alone_in
 
 if TYPE_CHECKING:
     import torch
@@ -86,20 +88,21 @@ def miniature(
             def report(step: int, means: Mapping[str, float], total: int = total) -> None:
                 advance(step, total)
 
-            figures = train_stage(
-                plan,
-                train,
-                validation,
-                runs / name,
-                target,
-                steps=steps,
-                batch=batch,
-                seed=seed,
-                start=start,
-                device=place,
-                report=report,
-                note=console().print,
-            )
+            with alone_in(runs / name, "--runs"):
+                figures = train_stage(
+                    plan,
+                    train,
+                    validation,
+                    runs / name,
+                    target,
+                    steps=steps,
+                    batch=batch,
+                    seed=seed,
+                    start=start,
+                    device=place,
+                    report=report,
+                    note=console().print,
+                )
         for what, value in figures.items():
             console().print(f"{name}: {what} {value:.2f}")
     if evaluate:
@@ -178,10 +181,11 @@ def autoencoder(
         def report(step: int, means: Mapping[str, float]) -> None:
             advance(step, config.steps)
 
-        figures = train(
-            sources[0], sources[1], seen, out, config, keep=folders, trackers=tuple(tracker or ()), cpu=cpu,
-            report=report, note=console().print,
-        )  # fmt: skip
+        with alone_in(out) if place.is_main_process else nullcontext():
+            figures = train(
+                sources[0], sources[1], seen, out, config, keep=folders, trackers=tuple(tracker or ()), cpu=cpu,
+                report=report, note=console().print,
+            )  # fmt: skip
     if not place.is_main_process:
         return
     for name, value in figures.items():

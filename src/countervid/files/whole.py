@@ -8,7 +8,6 @@ process that was killed: the first time that a process writes into a folder, it 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import re
 import secrets
@@ -120,10 +119,11 @@ def clear_partials(folder: Path) -> list[Path]:
     return removed
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, hex; read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def clear_partials_below(folder: Path) -> None:
+    """The same for a folder and all folders in it."""
+    for below, names, _ in os.walk(folder):
+        clear_partials(Path(below))
+        names[:] = [name for name in names if not _PARTIAL.fullmatch(name)]
 
 
 def _begun(path: Path, *, folder: bool) -> tuple[Path, int]:

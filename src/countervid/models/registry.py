@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from countervid.errors import ModelError
+from countervid.files.digests import sha256_of
 from countervid.files.whole import write_whole
 
+sha256 = sha256_of
 SUMS = "SHA256SUMS"  # in the bundle's folder, in the format of `sha256sum`: what was released
 
 
@@ -141,18 +141,6 @@ def seal(root: Path | None = None) -> Path:
     lines = [f"{sha256(file)}  {file.relative_to(root).as_posix()}\n" for file in files]
     write_whole(root / SUMS, "".join(lines))
     return root / SUMS
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, hex. A file is read once as long as its size and time stay."""
-    state = path.stat()
-    return _sha256(path, state.st_size, state.st_mtime_ns)
-
-
-@lru_cache(maxsize=256)
-def _sha256(path: Path, size: int, changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def checksums(folder: Path) -> dict[str, str]:

@@ -17,8 +17,9 @@ from types import TracebackType
 from typing import Any
 
 from countervid.errors import OutputError
+from countervid.files.digests import entry_of, intact
 from countervid.files.locks import LOCK, alone_in
-from countervid.files.whole import clear_partials, sha256_of, write_whole
+from countervid.files.whole import clear_partials, write_whole
 
 RECORD = "run.json"
 GIVEN = ("target.json", "factual.mp4")  # what was asked for, written down: alone these are no result
@@ -58,7 +59,6 @@ class RunFolder:
         self._costs, self._loads = costs or (lambda: {}), loads
         self._at_first = self._costs()
         self._before: dict[str, float] = {}  # costs of earlier processes
-        self._intact: dict[str, tuple[int, int]] = {}  # finished files whose digest was compared, with size and time
         self._counts = True  # a run that was finished before counts no further, unless something is made again
         self._noted = 0.0
         self._stack = ExitStack()
@@ -113,17 +113,7 @@ class RunFolder:
 
     def has(self, name: str) -> bool:
         """Whether a file is finished and still as it was left: its size, and once a process its SHA-256."""
-        path, entry = self.path / name, self.record["files"].get(name)
-        if not (isinstance(entry, dict) and path.is_file()):  # also a record without digests, of an older version
-            return False
-        state = path.stat()
-        if state.st_size != entry.get("bytes"):
-            return False
-        if self._intact.get(name) != (state.st_size, state.st_mtime_ns):
-            if sha256_of(path) != entry.get("sha256"):
-                return False
-            self._intact[name] = (state.st_size, state.st_mtime_ns)
-        return True
+        return intact(self.path / name, self.record["files"].get(name))
 
     def drop_damaged(self, name: str) -> None:
         """Remove a file that is no longer as it was left, and that nothing would make again."""
@@ -210,10 +200,7 @@ class RunFolder:
         (self.path / "verdicts.jsonl").unlink(missing_ok=True)
 
     def _digested(self, name: str) -> None:
-        path = self.path / name
-        state = path.stat()
-        self.record["files"][name] = {"bytes": state.st_size, "sha256": sha256_of(path)}
-        self._intact[name] = (state.st_size, state.st_mtime_ns)
+        self.record["files"][name] = entry_of(self.path / name)
 
     def _spent(self) -> dict[str, float]:
         """Costs of this process and of those before it."""

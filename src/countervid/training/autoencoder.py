@@ -29,10 +29,11 @@ from countervid.autoencoder.model import DiffusionAutoencoder
 from countervid.clip.sheets import write_rows
 from countervid.errors import ConfigError, ModelError
 from countervid.face.parse import NOT_FACE
+from countervid.files.stopping import after_this_step
 from countervid.files.whole import write_whole
 from countervid.phantom.dataset import PhantomFrames
 from countervid.training.crops import draw, images
-from countervid.training.loop import average_into, save_whole
+from countervid.training.loop import average_into, read_state, save_whole
 from countervid.training.videos import VideoFolders
 
 Report = Callable[[int, Mapping[str, float]], None]
@@ -205,77 +206,79 @@ def train(
     counted, began, seen = 0, time.monotonic(), config.videos * config.frames * config.accumulate
     saved = began
     speed: dict[str, float] = {}
-    while step < config.steps:
-        for group in optimizer.param_groups:
-            group["lr"] = config.lr * min(1.0, (step + 1) / max(1, config.warmup))
-        losses: list[Tensor] = []
-        for part in range(config.accumulate):
-            number = (step * config.accumulate + part) * processes + rank
-            torch.manual_seed(config.seed * 1_000_003 + number)  # dropout, noise and steps
-            batch = _described(
-                train_source, networks, config, torch.Generator().manual_seed(config.seed * 15_485_863 + number),
-                number, config.videos // processes, accelerator.device,
-            )  # fmt: skip
-            with accelerator.accumulate(wrapped):
-                total, noise, regulariser = wrapped(*batch)
-                accelerator.backward(total)
-                losses.append(torch.stack([total.detach(), noise, regulariser]))
-                if accelerator.sync_gradients:
-                    means = accelerator.gather(torch.stack(losses).mean(0)[None]).mean(0)
-                    if not torch.isfinite(means).all():
-                        raise ModelError(
-                            f"Training in {out} stopped at step {step}: the loss is not a number. The last good state "
-                            "is kept; lower the learning rate or the precision and run the same command."
-                        )
-                    accelerator.clip_grad_norm_(wrapped.parameters(), config.clip)
-                optimizer.step()
-                optimizer.zero_grad()
-        step += 1
-        average_into(average, accelerator.unwrap_model(wrapped).model, min(config.ema, (1 + step) / (10 + step)))
-        for name, value in zip(("loss", "noise", "regulariser"), means.tolist(), strict=True):
-            sums[name] = sums.get(name, 0.0) + value
-        counted += 1
-        last = step == config.steps
-        if main and (step % config.log_every == 0 or last):
-            seconds = time.monotonic() - began
-            values = {name: value / counted for name, value in sums.items()}
-            speed = {
-                "images_per_second": seen * counted / max(seconds, 1e-9),
-                "memory_gb": _memory(accelerator.device),
-            }
-            values |= speed
-            _log(out, {"step": step, **values})
-            accelerator.log(values, step=step)
-            if report is not None:
-                report(step, values)
-            sums, counted, began = {}, 0, time.monotonic()
-        if main and (step % config.validate_every == 0 or last):
-            figures = validate(average, test_source, networks, config, accelerator.device)
-            _log(out, {"step": step, **figures})
-            accelerator.log(figures, step=step)
-            pace = [f"{value:.1f} {name.replace('_', ' ')}" for name, value in speed.items()]
-            note(", ".join([f"step {step}: validation loss {figures['validation_loss']:.4f}", *pace]))
-        if main and (step % config.sample_every == 0 or last):
-            path = out / "samples" / f"{step:08d}.png"
-            _samples(average, test_source, networks, config, accelerator.device, path)
-            note(f"step {step}: samples in {path}")
-        overdue = time.monotonic() - saved > config.save_seconds
-        if main and (step % config.save_every == 0 or overdue or last):
-            scaler = accelerator.scaler
-            save_whole(
-                out / STATE,
-                {
-                    "config": json.dumps(asdict(config)),
-                    "step": step,
-                    "model": accelerator.unwrap_model(wrapped).model.state_dict(),
-                    "average": average.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "scaler": scaler.state_dict() if scaler is not None else {},
-                },
-            )
-            average.save_pretrained(out / "dva", dtype=torch.float32)
-            saved = time.monotonic()
-            began = saved if counted == 0 else began
+    with after_this_step() as stop:  # a step is taken whole, and nothing of it is lost
+        while step < config.steps:
+            for group in optimizer.param_groups:
+                group["lr"] = config.lr * min(1.0, (step + 1) / max(1, config.warmup))
+            losses: list[Tensor] = []
+            for part in range(config.accumulate):
+                number = (step * config.accumulate + part) * processes + rank
+                torch.manual_seed(config.seed * 1_000_003 + number)  # dropout, noise and steps
+                batch = _described(
+                    train_source, networks, config, torch.Generator().manual_seed(config.seed * 15_485_863 + number),
+                    number, config.videos // processes, accelerator.device,
+                )  # fmt: skip
+                with accelerator.accumulate(wrapped):
+                    total, noise, regulariser = wrapped(*batch)
+                    accelerator.backward(total)
+                    losses.append(torch.stack([total.detach(), noise, regulariser]))
+                    if accelerator.sync_gradients:
+                        means = accelerator.gather(torch.stack(losses).mean(0)[None]).mean(0)
+                        if not torch.isfinite(means).all():
+                            raise ModelError(
+                                f"Training in {out} stopped at step {step}: the loss is not a number. The last good "
+                                "state is kept; lower the learning rate or the precision and run the same command."
+                            )
+                        accelerator.clip_grad_norm_(wrapped.parameters(), config.clip)
+                    optimizer.step()
+                    optimizer.zero_grad()
+            step += 1
+            average_into(average, accelerator.unwrap_model(wrapped).model, min(config.ema, (1 + step) / (10 + step)))
+            for name, value in zip(("loss", "noise", "regulariser"), means.tolist(), strict=True):
+                sums[name] = sums.get(name, 0.0) + value
+            counted += 1
+            last = step == config.steps
+            if main and (step % config.log_every == 0 or last):
+                seconds = time.monotonic() - began
+                values = {name: value / counted for name, value in sums.items()}
+                speed = {
+                    "images_per_second": seen * counted / max(seconds, 1e-9),
+                    "memory_gb": _memory(accelerator.device),
+                }
+                values |= speed
+                _log(out, {"step": step, **values})
+                accelerator.log(values, step=step)
+                if report is not None:
+                    report(step, values)
+                sums, counted, began = {}, 0, time.monotonic()
+            if main and (step % config.validate_every == 0 or last):
+                figures = validate(average, test_source, networks, config, accelerator.device)
+                _log(out, {"step": step, **figures})
+                accelerator.log(figures, step=step)
+                pace = [f"{value:.1f} {name.replace('_', ' ')}" for name, value in speed.items()]
+                note(", ".join([f"step {step}: validation loss {figures['validation_loss']:.4f}", *pace]))
+            if main and (step % config.sample_every == 0 or last):
+                path = out / "samples" / f"{step:08d}.png"
+                _samples(average, test_source, networks, config, accelerator.device, path)
+                note(f"step {step}: samples in {path}")
+            overdue = bool(stop.asked) or time.monotonic() - saved > config.save_seconds
+            if main and (step % config.save_every == 0 or overdue or last):
+                scaler = accelerator.scaler
+                save_whole(
+                    out / STATE,
+                    {
+                        "config": json.dumps(asdict(config)),
+                        "step": step,
+                        "model": accelerator.unwrap_model(wrapped).model.state_dict(),
+                        "average": average.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "scaler": scaler.state_dict() if scaler is not None else {},
+                    },
+                )
+                average.save_pretrained(out / "dva", dtype=torch.float32)
+                saved = time.monotonic()
+                began = saved if counted == 0 else began
+            stop.raise_asked()
     if main:
         for role, folder in (keep or {}).items():
             target = out / role
@@ -355,7 +358,7 @@ def _resumed(out: Path, config: TrainConfig) -> dict[str, Any] | None:
     path = out / STATE
     if not path.exists():
         return None
-    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    state = read_state(path)
     before, now = (json.loads(text) for text in (state["config"], json.dumps(asdict(config))))
     free = (
         "steps",

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from countervid.errors import ConfigError, ModelError
+from countervid.files.stopping import after_this_step
 from countervid.files.whole import replacing, write_whole
 
 Loss = Callable[[torch.Generator], Mapping[str, Tensor]]
@@ -89,7 +90,7 @@ def fit(
     state_path = folder / "state.pt"
     step = 0
     if state_path.exists():
-        state = torch.load(state_path, weights_only=True, map_location="cpu")
+        state = read_state(state_path)
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
@@ -99,41 +100,43 @@ def fit(
     saved = time.monotonic()
     sums: dict[str, float] = {}
     counted, began = 0, time.monotonic()
-    while step < config.steps:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, config)
-        values = loss(torch.Generator().manual_seed(config.seed * 1_000_003 + step))
-        values["loss"].backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-        if not torch.isfinite(norm):
-            raise ModelError(
-                f"Training in {folder} stopped at step {step}: the gradient is not a number. "
-                "The last good state is kept; lower the learning rate and run the same command."
-            )
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        step += 1
-        average_into(average, model, min(config.ema, (1 + step) / (10 + step)))
-        for name, value in values.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach())
-        counted += 1
-        if step % config.log_every == 0 or step == config.steps:
-            means = {name: value / counted for name, value in sums.items()}
-            means["seconds_per_step"] = (time.monotonic() - began) / counted
-            with open(folder / "log.jsonl", "a") as log:
-                log.write(json.dumps({"step": step, **{k: round(v, 6) for k, v in means.items()}}) + "\n")
-            if report is not None:
-                report(step, means)
-            sums, counted, began = {}, 0, time.monotonic()
-        if time.monotonic() - saved > config.save_every or step == config.steps:
-            state = {
-                "model": model.state_dict(),
-                "average": average.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "step": step,
-            }
-            save_whole(state_path, state)
-            saved = time.monotonic()
+    with after_this_step() as stop:  # a step is taken whole, and nothing of it is lost
+        while step < config.steps:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, config)
+            values = loss(torch.Generator().manual_seed(config.seed * 1_000_003 + step))
+            values["loss"].backward()
+            norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+            if not torch.isfinite(norm):
+                raise ModelError(
+                    f"Training in {folder} stopped at step {step}: the gradient is not a number. "
+                    "The last good state is kept; lower the learning rate and run the same command."
+                )
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            step += 1
+            average_into(average, model, min(config.ema, (1 + step) / (10 + step)))
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach())
+            counted += 1
+            if step % config.log_every == 0 or step == config.steps:
+                means = {name: value / counted for name, value in sums.items()}
+                means["seconds_per_step"] = (time.monotonic() - began) / counted
+                with open(folder / "log.jsonl", "a") as log:
+                    log.write(json.dumps({"step": step, **{k: round(v, 6) for k, v in means.items()}}) + "\n")
+                if report is not None:
+                    report(step, means)
+                sums, counted, began = {}, 0, time.monotonic()
+            if stop.asked or time.monotonic() - saved > config.save_every or step == config.steps:
+                state = {
+                    "model": model.state_dict(),
+                    "average": average.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "step": step,
+                }
+                save_whole(state_path, state)
+                saved = time.monotonic()
+                stop.raise_asked()
     return average.cpu().eval()
 
 
@@ -144,6 +147,22 @@ def average_into(average: nn.Module, model: nn.Module, decay: float) -> None:
     torch._foreach_lerp_([a for a, _ in pairs], [m for _, m in pairs], 1 - decay)
     for a, m in zip(average.buffers(), model.buffers(), strict=True):  # batch statistics are averages already
         a.copy_(m)
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """What `save_whole` wrote.
+
+    Raises:
+        ModelError: It is damaged.
+    """
+    try:
+        return dict(torch.load(path, weights_only=True, map_location="cpu"))
+    except Exception as error:  # a damaged pickle can fail in any way
+        if isinstance(error, MemoryError):
+            raise
+        raise ModelError(
+            f"`{path}` is damaged: training cannot go on from it. Put a copy in its place, or remove it to begin again."
+        ) from None
 
 
 def save_whole(path: Path, state: Mapping[str, Any]) -> None:
