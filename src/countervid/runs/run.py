@@ -6,6 +6,7 @@ import hashlib
 import platform
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError
@@ -20,6 +21,7 @@ from countervid.clip import Clip
 from countervid.critics.base import Critic, Verdict, load_critic
 from countervid.editors.base import Editor, Guide, Prepared, Report, Seen, Target, load_editor
 from countervid.errors import ClipError, ConfigError, InterventionError
+from countervid.files.names import printable
 from countervid.files.whole import write_whole
 from countervid.metrics.base import Asked, Eyes
 from countervid.metrics.examiner import Examiner
@@ -207,60 +209,77 @@ def counterfactual(
     notes = list(clip.notes)
     if chosen.miniature and not clip.metadata.get("comment", "").startswith(PHANTOM_MARK):
         notes.append(MINIATURE_NOTE)
-    about = {"versions": versions(), "source": clip.source.name if clip.source else "frames in memory", "notes": notes}
-    folder = None if out is None else RunFolder(Path(out), settings, about)
+    about = {"versions": versions(), "source": _name_of(clip), "notes": notes}
+    folder = None if out is None else RunFolder(Path(out), settings, about, getattr(chosen, "costs", None))
     record: dict[str, Any] = (
         folder.record if folder else {**about, "settings": settings, "facts": {}, "seconds": {}, "files": {}}
     )
-
-    started = time.perf_counter()
-    stated = stated_by(factual, model)
-    seen = seen_in(chosen, clip, model, stated, report)
-    known = {**{name: reading.value for name, reading in seen.items()}, **stated}
-    outcome = model.counterfactual(known, do, noise)
-    said = factual if isinstance(factual, str) else describe(outcome.factual, model)
-    prepared = chosen.prepare(clip, outcome.factual, prompt=said, report=report)
-    target = Target(
-        factual=outcome.factual,
-        do=outcome.do,
-        counterfactual=outcome.attributes,
-        prompt=describe(outcome.attributes, model, factual if isinstance(factual, str) else None),
-        strength=strength,
-        strengths=strengths,
-        seed=seed,
-        guide=guide,
-    )
-    person = 0 if prepared.track is None else prepared.track.face
-    people = [PersonEdit(person=person, seen=seen, outcome=outcome, prepared=prepared, target=target)]
-    if everyone:
-        people += others(chosen, clip, model, people[0], report)
-    nothing = all(one.target.asks_for_nothing for one in people)
-    came = None
-    if plan is None or nothing:
-        edited = composed(chosen, clip, people, report)
-    else:
-        came = steered(chosen, prepared, target, model, plan, folder, report)
-        edited, target = came.clip, came.chosen.step.target
-        record["steering"] = summary(came)
-    if marking and not nothing:
-        edited = clip.zipped(provenance.mark, edited)
-    record["facts"] = {
-        **prepared.facts, "prepared": prepared.key, "seen": {name: asdict(reading) for name, reading in seen.items()},
-    }  # fmt: skip
-    if everyone:
-        record["people"] = [one.to_json() for one in people]
-    result = Result(
-        clip=edited, factual=clip, truth=truth, target=target, outcome=outcome, graph=model, prepared=prepared,
-        seen=seen, eyes=eyes or Eyes(getattr(chosen, "device", "cpu")), record=record,
-        folder=None if folder is None else folder.path, steered=came, people=tuple(people),
-    )  # fmt: skip
     if folder is not None:
-        folder.took("prepare", time.perf_counter() - started)
-        write_outputs(result, folder, nothing, report)
-        if hasattr(chosen, "costs"):
-            record["costs"] = chosen.costs()
-        folder.finish()
+        report = _counting(folder, report)
+
+    with folder or nullcontext():
+        started = time.perf_counter()
+        stated = stated_by(factual, model)
+        seen = seen_in(chosen, clip, model, stated, report)
+        known = {**{name: reading.value for name, reading in seen.items()}, **stated}
+        outcome = model.counterfactual(known, do, noise)
+        said = factual if isinstance(factual, str) else describe(outcome.factual, model)
+        prepared = chosen.prepare(clip, outcome.factual, prompt=said, report=report)
+        target = Target(
+            factual=outcome.factual,
+            do=outcome.do,
+            counterfactual=outcome.attributes,
+            prompt=describe(outcome.attributes, model, factual if isinstance(factual, str) else None),
+            strength=strength,
+            strengths=strengths,
+            seed=seed,
+            guide=guide,
+        )
+        person = 0 if prepared.track is None else prepared.track.face
+        people = [PersonEdit(person=person, seen=seen, outcome=outcome, prepared=prepared, target=target)]
+        if everyone:
+            people += others(chosen, clip, model, people[0], report)
+        nothing = all(one.target.asks_for_nothing for one in people)
+        came = None
+        if plan is None or nothing:
+            edited = composed(chosen, clip, people, report)
+        else:
+            came = steered(chosen, prepared, target, model, plan, folder, report)
+            edited, target = came.clip, came.chosen.step.target
+            record["steering"] = summary(came)
+        if marking and not nothing:
+            edited = clip.zipped(provenance.mark, edited)
+        record["facts"] = {
+            **prepared.facts, "prepared": prepared.key,
+            "seen": {name: asdict(reading) for name, reading in seen.items()},
+        }  # fmt: skip
+        if everyone:
+            record["people"] = [one.to_json() for one in people]
+        result = Result(
+            clip=edited, factual=clip, truth=truth, target=target, outcome=outcome, graph=model, prepared=prepared,
+            seen=seen, eyes=eyes or Eyes(getattr(chosen, "device", "cpu")), record=record,
+            folder=None if folder is None else folder.path, steered=came, people=tuple(people),
+        )  # fmt: skip
+        if folder is not None:
+            folder.took("prepare", time.perf_counter() - started)
+            write_outputs(result, folder, nothing, report)
+            folder.finish()
     return result
+
+
+def _counting(folder: RunFolder, report: Report | None) -> Report:
+    """`report`, that also has the folder note what the run has cost so far."""
+
+    def told(what: str, done: int, total: int) -> None:
+        folder.counted()
+        if report is not None:
+            report(what, done, total)
+
+    return told
+
+
+def _name_of(clip: Clip) -> str:
+    return printable(clip.source.name) if clip.source else "frames in memory"
 
 
 def _graph_digest(graph: CausalGraph) -> str:
