@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -37,6 +38,7 @@ from countervid.diffusion.samplers import sampler
 from countervid.editors.base import Attributes, Guide, Prepared, Report, Seen, Target, default_cache, register_editor
 from countervid.editors.dva_drawing import Drawing, load, name_of
 from countervid.editors.store import Store, Tensors
+from countervid.editors.taken import TakenCrops, crops_by_window
 from countervid.embeddings.contrastive import Contrastive
 from countervid.errors import ConfigError, FaceError, InterventionError, ModelError
 from countervid.face import align
@@ -184,9 +186,10 @@ class DVA:
             "faces": self.pipeline.names(),
         }
         store = Store(self.cache, self.name, origin)
-        track = self._track(clip, store, report)
-        starts = self._starts(track)
-        self._look(clip, track, starts, store, report)
+        with closing(TakenCrops(self.faces.size, store.folder)) as taken:
+            track = self._track(clip, store, report, taken)
+            starts = self._starts(track)
+            self._look(clip, track, starts, store, report, taken)
         total = sum(load(store, "looks", start)["identity"].double().sum(0) for start in starts)
         # Deviation: the mean is brought back to unit length, as edited identities are; the published code does not, and
         # so changes the picture at strength 0.
@@ -324,32 +327,28 @@ class DVA:
         size = self.config.window
         return [start for start in range(0, len(track), size) if len(track.frames(start, start + size))]
 
-    def _track(self, clip: Clip, store: Store, report: Report | None) -> FaceTrack:
+    def _track(self, clip: Clip, store: Store, report: Report | None, taken: TakenCrops) -> FaceTrack:
         path = store.folder / "track.safetensors"
         if path.exists():
             try:
                 return FaceTrack.load(path)
             except FaceError:
                 path.unlink(missing_ok=True)
-        track = self.pipeline.analyze(clip, self.config.face, _shown(report, "finding the face"))
+        track = self.pipeline.analyze(clip, self.config.face, _shown(report, "finding the face"), taken)
         track.save(path)
         return track
 
-    def _look(self, clip: Clip, track: FaceTrack, starts: list[int], store: Store, report: Report | None) -> None:
-        """Latents, identities, poses and labels of every frame with the face; one pass over the clip, at most."""
-        missing = {start for start in starts if store.load(name_of("looks", start)) is None}
-        shown = _shown(report, "encoding")
-        if not missing:
-            return
-        for start, frames in clip.windows(self.config.window):
-            if start in missing:
-                index = track.frames(start, start + len(frames))
-                quads = track.quads[index]
-                crops = align.crop(frames[torch.from_numpy(index - start)], quads, self.faces.size)
-                landmarks = align.to_square(track.landmarks[index], quads)
-                store.fetch(name_of("looks", start), lambda c=crops, p=landmarks: self._looks(c, p))  # type: ignore[misc]
+    def _look(
+        self, clip: Clip, track: FaceTrack, starts: list[int], store: Store, report: Report | None, taken: TakenCrops
+    ) -> None:
+        """Latents, identities, poses and labels of every frame with the face."""
+        shown, window = _shown(report, "encoding"), self.config.window
+        missing = [start for start in starts if store.load(name_of("looks", start)) is None]
+        for start, index, crops in crops_by_window(clip, track, missing, window, self.faces.size, taken):
+            landmarks = align.to_square(track.landmarks[index], track.quads[index])
+            store.fetch(name_of("looks", start), lambda c=crops, p=landmarks: self._looks(c, p))  # type: ignore[misc]
             if shown:
-                shown(start + len(frames), len(clip))
+                shown(min(start + window, len(clip)), len(clip))
 
     def _looks(self, crops: Tensor, landmarks: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Tensors:
         images = crops.permute(0, 3, 1, 2).float() / 127.5 - 1
