@@ -151,6 +151,10 @@ def test_an_hdr_file_is_read_as_sdr_and_says_so(hdr: Path) -> None:
     error = clip.frames[0].numpy() - picture() * 255
     assert np.abs(error).mean() < 4
     (note,) = clip.notes
+    with av.open(str(clip.write(hdr.with_name("written.mp4")))) as container:
+        written = next(container.decode(video=0))
+    assert (written.colorspace, written.color_primaries, written.color_trc) == (1, 1, 1)
+    assert "written as SDR" in note
     assert note.startswith("HDR (") and "203 cd/m2" in note
     assert torch.equal(torch.cat([window for _, window in clip.windows(2, 3)]), clip.frames[3:])
 

@@ -88,10 +88,15 @@ class Colour(NamedTuple):
         name = _NAMES.get(self.primaries, f"primaries {self.primaries}")
         if self.hdr:
             curve = "PQ" if self.transfer == PQ else "HLG"
-            return f"HDR ({curve}, {name}) read as SDR BT.709: tone-mapped, reference white {REFERENCE_WHITE:.0f} cd/m2"
+            white = f"reference white {REFERENCE_WHITE:.0f} cd/m2"
+            return f"HDR ({curve}, {name}) read and written as SDR BT.709: tone-mapped, {white}"
         if self.plain:
             return None
-        return f"{name} colours read as BT.709" if self.primaries != 1 else "colours read as BT.709"
+        return (
+            f"{name} colours read and written as BT.709"
+            if self.primaries != 1
+            else "colours read and written as BT.709"
+        )
 
 
 class Tables(NamedTuple):
@@ -223,8 +228,9 @@ def plane(frame: Any, index: int) -> np.ndarray:
 class RgbReader:
     """Decoded frames as `(H, W, 3)` RGB uint8. Each thread keeps what it scales with from frame to frame."""
 
-    def __init__(self) -> None:
-        self._local = threading.local()
+    def __init__(self, peak: float | None = None) -> None:
+        """`peak`: cd/m2 of PQ's brightest pixel in the whole file; None: what each frame says."""
+        self._local, self._peak = threading.local(), peak
 
     @property
     def _scaler(self) -> VideoReformatter:
@@ -236,6 +242,8 @@ class RgbReader:
     def read(self, frame: Any) -> np.ndarray:
         """A frame of any pixel format, as stored; transparency is laid over black."""
         colour = Colour.of(frame)
+        if self._peak is not None:
+            colour = colour._replace(peak=self._peak)
         if not colour.plain:
             return self._converted(frame, colour)
         transparent = frame.format.has_palette or any(component.is_alpha for component in frame.format.components)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from countervid.clip.colour import RgbReader
+from countervid.clip.colour import Colour, RgbReader
 from countervid.clip.container import opened, video_stream
 from countervid.clip.discontinuity import one_clock
 from countervid.clip.pictures import FrameLog, progressive
@@ -126,6 +126,7 @@ class VideoSource:
             last=clock.last,
             clock_notes=clock.notes,
             log=log,
+            reader=RgbReader(Colour.of(first).peak),  # one curve, also where only some frames tell the peak
         )
 
     def windows(self, size: int, start: int = 0) -> Iterator[tuple[int, Tensor]]:
