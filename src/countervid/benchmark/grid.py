@@ -26,6 +26,7 @@ from countervid.chat.base import ChatConfig
 from countervid.editors import base as editors
 from countervid.editors.base import Editor
 from countervid.errors import ConfigError
+from countervid.files.names import safe_name
 from countervid.models.registry import SUMS, bundled_folder
 from countervid.phantom.dataset import FACE
 from countervid.steering.choose import STEERERS, load_steerer
@@ -179,6 +180,9 @@ def make_grid(config: BenchmarkConfig) -> Grid:
     if not any(job.kind == EDIT for job in jobs):
         reasons = "; ".join(f"{what}: {why}" for what, why in left_out.items()) or "no clip can have the interventions"
         raise ConfigError(f"There is nothing to do: {reasons}.")
+    for job in jobs:
+        for part in (job.clip, job.editor, job.steering, f"{job.variable}={job.value}"):  # folders, one in another
+            safe_name(part, "job", f"{job.clip}, {job.editor}")
     return Grid(config, tuple(found), tuple(jobs), resolved, left_out)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from countervid.errors import ConfigError, MissingExtraError, OutputError
+from countervid.files.names import safe_name
 from countervid.files.whole import write_whole
 from countervid.metrics.base import About, catalogue
 
@@ -172,6 +173,9 @@ def read(out: Path) -> Results:
     try:
         table = parquet.read_table(path).select(list(Row._fields)).to_pydict()
         rows = [Row(*values) for values in zip(*table.values(), strict=True)]
+        for job in {row.job for row in rows}:  # where its folder is
+            for part in str(job).split("/"):
+                safe_name(part, "job", path)
     except (pyarrow.ArrowException, KeyError, OSError) as error:
         raise OutputError(
             f"`{path}` is damaged ({str(error).splitlines()[0][:80]}). Remove it: the command that began the benchmark "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -51,6 +52,7 @@ def baseline(
     from countervid.editors.base import Target
     from countervid.runs import provenance
     from countervid.runs.footage import clip_of, read_prompts
+    from countervid.runs.records import results_in
     from countervid.runs.run import versions
 
     wanted = read_prompts(prompts)
@@ -59,25 +61,33 @@ def baseline(
     if not there:
         raise ClipError(f"None of the {len(wanted)} clips of `{prompts}` is in `{data}`.")
     chosen = make_editor(editor, model, cache, preset=preset, region=region, device=device, settings=settings)
-    for name, path in there.items():
-        entry, clip = wanted[name], Clip.read(path)
-        if max_frames is not None:
-            clip = clip.first(max_frames)
-        factual = parse(entry["factual"], plan)
-        for attribute, prompt in entry["counterfactual"].items():
-            file = out / name / f"{attribute}.mp4"
-            if (only and attribute not in only) or file.exists():
-                continue
-            after = parse(prompt, plan)
-            do = {attribute: after[attribute]} if attribute in after else {}
-            target = Target(factual=factual, do=do, counterfactual=after, prompt=prompt)
-            with stages() as report:
-                prepared = chosen.prepare(clip, factual, prompt=entry["factual"], report=report)
-                edited = clip.zipped(provenance.mark, chosen.edit(prepared, target, report=report))
-                tags = provenance.metadata(do, version=versions()["countervid"], editor=chosen.name)
-                file.parent.mkdir(parents=True, exist_ok=True)
-                edited.write(file, metadata=tags, progress=lambda done, total: report("editing", done, total))
-            screen.print(f"{file}: {prompt}", soft_wrap=True)
+    with results_in(out, "baseline.json") as results:
+        for name, path in there.items():
+            entry, clip = wanted[name], Clip.read(path)
+            if max_frames is not None:
+                clip = clip.first(max_frames)
+            factual = parse(entry["factual"], plan)
+            for attribute, prompt in entry["counterfactual"].items():
+                if only and attribute not in only:
+                    continue
+                after = parse(prompt, plan)
+                do = {attribute: after[attribute]} if attribute in after else {}
+                target = Target(factual=factual, do=do, counterfactual=after, prompt=prompt)
+
+                def edit(file: Path, clip: Clip = clip, target: Target = target, said: str = entry["factual"]) -> None:
+                    with stages() as report:
+                        prepared = chosen.prepare(clip, target.factual, prompt=said, report=report)
+                        edited = clip.zipped(provenance.mark, chosen.edit(prepared, target, report=report))
+                        tags = provenance.metadata(target.do, version=versions()["countervid"], editor=chosen.name)
+                        edited.write(file, metadata=tags, progress=lambda done, total: report("editing", done, total))
+
+                made_from = {
+                    "clip": clip.digest(), "source_prompt": entry["factual"], "target": target.to_json(),
+                    "editor": chosen.name, "editor_settings": asdict(chosen.config), "weights": chosen.weights(),
+                }  # fmt: skip
+                file = Path(name, f"{attribute}.mp4")
+                if results.make(str(file), made_from, edit):
+                    screen.print(f"{out / file}: {prompt}", soft_wrap=True, markup=False)
     absent = [name for name in wanted if name not in there]
     if absent:
         screen.print(f"Not in {data}, and left out: {', '.join(absent[:8])}{' ...' if len(absent) > 8 else ''}")

@@ -24,6 +24,7 @@ from countervid.cli.steering import (
     steering_options,
 )
 from countervid.errors import ConfigError, InterventionError
+from countervid.files.names import safe_name
 
 if TYPE_CHECKING:
     from countervid.editors.base import Editor, Guide
@@ -176,7 +177,8 @@ def edit(
         if out is not None:
             result = run(out)
         else:
-            base = Path(f"{clip.resolve().stem}-" + "-".join(f"{name}-{value}" for name, value in asked.items()))
+            named = "-".join([clip.resolve().stem, *(f"{name}-{value}" for name, value in asked.items())])
+            base = Path(safe_name(named.lstrip("."), "run's folder (name another with `--out DIR`)", clip))
             result = _in_free_folder(base, run, OtherRunError)
     show(result)
 

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from countervid.errors import OutputError
+from countervid.files.names import utf8_path
 from countervid.files.whole import write_whole
 
 Tensors = dict[str, torch.Tensor]
@@ -60,7 +61,7 @@ class Store:
         if not path.exists():
             return None
         try:
-            with safe_open(path, framework="pt") as file:
+            with utf8_path(path) as opened, safe_open(opened, framework="pt") as file:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
                 expected = (file.metadata() or {}).get("sha256")
         except (SafetensorError, OSError):

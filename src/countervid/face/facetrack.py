@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from countervid.errors import FaceError
+from countervid.files.names import utf8_path
 from countervid.files.whole import write_whole
 
 Points = npt.NDArray[np.float64]
@@ -138,7 +139,7 @@ class FaceTrack:
     def load(cls, path: Path) -> FaceTrack:
         """The track saved at `path`."""
         try:
-            with safe_open(str(path), "numpy") as file:
+            with utf8_path(path) as name, safe_open(name, "numpy") as file:
                 head = json.loads(file.metadata()["face_track"])
                 arrays = {name: file.get_tensor(name) for name in _ARRAYS}
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:

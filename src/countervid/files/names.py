@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from countervid.errors import ConfigError
 
@@ -74,3 +77,19 @@ def printable(text: object) -> str:
         return raw.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # half of a pair, which is no byte of a file name either
         return raw.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+@contextmanager
+def utf8_path(path: Path) -> Iterator[str]:
+    """A path for libraries that take UTF-8 alone: the path itself, or the descriptor of the file, opened to read.
+
+    Raises:
+        OSError: The file cannot be opened.
+    """
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        with path.open("rb") as file:
+            yield f"/dev/fd/{file.fileno()}"
+    else:
+        yield str(path)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from countervid.errors import ModelError, OutputError
+from countervid.files.names import safe_name
 from countervid.files.whole import write_whole
 from countervid.models.registry import SUMS, recorded, sha256
 
@@ -107,6 +108,7 @@ def fetch(file: RemoteFile, folder: Path, progress: Progress | None = None) -> P
         ModelError: It cannot be had, is cut short (the same call goes on), or is not what it was.
         OutputError: The folder cannot be written.
     """
+    safe_name(file.name, "file", file.url)
     target, partial = folder / file.name, folder / f".{file.name}.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)

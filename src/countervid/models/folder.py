@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from countervid.errors import ModelError, OutputError
+from countervid.files.names import utf8_path
 from countervid.files.whole import replacing
 from countervid.files.whole import write_whole as write_whole  # under this name, too
 
@@ -110,7 +111,8 @@ def load_weights(folder: str | Path, model: nn.Module, name: str = WEIGHTS) -> N
     """
     path = Path(folder) / name
     try:
-        state = {key: t.float() if t.is_floating_point() else t for key, t in load_file(path).items()}
+        with utf8_path(path) as name_of_file:
+            state = {key: t.float() if t.is_floating_point() else t for key, t in load_file(name_of_file).items()}
     except FileNotFoundError:
         raise ModelError(f"No weights in {folder}: {name} is missing.") from None
     except (SafetensorError, OSError) as error:

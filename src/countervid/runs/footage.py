@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from countervid.errors import ConfigError
+from countervid.files.names import safe_name
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif")
 
@@ -15,7 +16,7 @@ def read_entries(path: Path) -> dict[str, Any]:
     """A JSON file with one entry a clip, by name.
 
     Raises:
-        ConfigError: It is something else.
+        ConfigError: It is something else, or a name could not be that of a file.
     """
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
@@ -23,6 +24,8 @@ def read_entries(path: Path) -> dict[str, Any]:
         raise ConfigError(f"`{path}` is not JSON ({error}).") from None
     if not isinstance(entries, dict) or not entries:
         raise ConfigError(f"`{path}` holds no names. It should be a JSON object with one entry a clip.")
+    for name in entries:
+        safe_name(name, "clip", path)
     return entries
 
 
@@ -30,7 +33,7 @@ def read_prompts(path: Path) -> dict[str, dict[str, Any]]:
     """A file as CSVC's `counterfactual_explicit.json`: name -> `factual`, and `counterfactual` by variable.
 
     Raises:
-        ConfigError: It is not of that form.
+        ConfigError: It is not of that form, or a name could not be that of a file.
     """
     entries = read_entries(path)
     for name, entry in entries.items():
@@ -41,6 +44,8 @@ def read_prompts(path: Path) -> dict[str, dict[str, Any]]:
                 f"`{path}`: the entry `{name}` is not of the kind "
                 '{"factual": "He is young.", "counterfactual": {"age": "He is old."}}.'
             )
+        for attribute in asked:
+            safe_name(attribute, "attribute", path)
     return entries
 
 

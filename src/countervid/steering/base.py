@@ -92,6 +92,8 @@ class Round:
     @classmethod
     def from_json(cls, line: Mapping[str, Any]) -> Round:
         """The inverse of `to_json`."""
+        if not isinstance(line["round"], int):  # it becomes part of a file's name
+            raise ValueError(f"`{line['round']}` is no round's number")
         verdict = None if line["verdict"] is None else Verdict.model_validate(line["verdict"])
         step = Step(target=Target(**line["target"]), note=line["note"])
         return cls(

@@ -18,6 +18,7 @@ from countervid.autoencoder import celeba
 from countervid.autoencoder.classifier import AttributeClassifier, LatentStatistics, fit
 from countervid.autoencoder.faces import FaceNetworks
 from countervid.errors import ConfigError, ModelError
+from countervid.files.names import utf8_path
 from countervid.files.whole import replacing
 from countervid.phantom.dataset import ATTRIBUTES, PhantomFrames
 from countervid.phantom.scm import DOMAINS
@@ -124,7 +125,8 @@ def load_statistics(path: Path) -> LatentStatistics:
         ModelError: It is something else.
     """
     try:
-        tensors = load_file(path)
+        with utf8_path(path) as name:
+            tensors = load_file(name)
         return LatentStatistics.of(tensors["mean"], tensors["covariance"], int(tensors["count"]))
     except (OSError, SafetensorError, KeyError) as error:
         raise ModelError(
