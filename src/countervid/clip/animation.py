@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from countervid.clip.images import is_turnable, pixels_of, size_of
-from countervid.clip.sources import MAX_FRAMES, Audio, digest_of_files
+from countervid.clip.sources import MAX_FRAMES, Tracks, digest_of_files
 from countervid.errors import ClipError
 
 _SHORTEST = Fraction(1, 10)  # seconds; what browsers show where a file asks for no delay
@@ -35,7 +35,7 @@ class AnimatedSource:
     last: int
     first: int  # frames of the file that are not shown: a still picture for viewers without animation
     metadata: Mapping[str, str] = field(default_factory=dict)
-    audio: Audio | None = None
+    tracks: Tracks | None = None
     aspect: Fraction | None = None
     notes: Sequence[str] = ()
 

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from countervid.clip.animation import AnimatedSource, is_gif
+from countervid.clip.encoding import CONTAINERS
 from countervid.clip.images import SUFFIXES, FolderSource
 from countervid.clip.sources import FirstSource, MappedSource, MemorySource, Progress, Source, durations
+from countervid.clip.tracks import lost_in
 from countervid.clip.video import VideoSource
 from countervid.clip.writers import write_clip, writing
 from countervid.clip.zipped import ZippedSource, zip_windows
@@ -154,7 +156,7 @@ class Clip:
     @property
     def has_audio(self) -> bool:
         """Whether sound goes with the frames."""
-        return self._source.audio is not None
+        return self._source.tracks is not None and self._source.tracks.sound
 
     def digest(self) -> str:
         """SHA-256 (hex) of the content: a file's bytes, or the frames and their times. The key of caches."""
@@ -247,6 +249,13 @@ class Clip:
         sources = [other._source for other in others]
         return Clip(ZippedSource(self._source, sources, function, window, size or (self.height, self.width)))
 
+    def lost_in(self, suffix: str) -> list[str]:
+        """What a file of this kind, such as `.mp4`, does not keep of the tracks beside the picture, a sentence each.
+
+        Sound that must be converted, subtitles and attached files that do not fit, labels of tracks that are lost.
+        """
+        return lost_in(self._source, CONTAINERS.get(suffix.lower()))
+
     def write(
         self,
         path: str | Path,
@@ -258,16 +267,16 @@ class Clip:
     ) -> Path:
         """Write the clip; the name chooses the form. The final name never holds half a file.
 
-        `.mp4`, `.mov`, `.mkv`: H.264, every frame at its time (in mkv to 1/1000 s), the sound's packets untouched
-        (turned into AAC only where the container cannot hold them). Odd sizes are kept, as yuv444p. `.gif`: 256
-        colours a frame, times to 1/100 s, no sound. No suffix: a folder of PNG files with a `clip.json` that keeps
-        the times; no sound.
+        `.mp4`, `.mov`, `.mkv`: H.264, every frame at its time (in mkv to 1/1000 s). The file's other tracks, chapters,
+        pictures and metadata come along, packet for packet where the container takes them; `lost_in` says what it does
+        not. Odd sizes are kept, as yuv444p. `.gif`: 256 colours a frame, times to 1/100 s, no sound. No suffix: a
+        folder of PNG files with a `clip.json` that keeps times and metadata; no sound.
 
         Args:
             path: Where to; its folder must exist.
             crf: Quality of H.264, 0 (best) to 51; 16 is hard to tell from the source.
             lossless: Keep every RGB value bit for bit (H.264 RGB; few browsers play it).
-            metadata: Names and texts for the container.
+            metadata: Names and texts for the container, before those of the file that was read.
             progress: Called as `progress(frames done, frames in all)`.
 
         Returns:

@@ -14,9 +14,10 @@ import av
 from av.codec.context import Flags
 from av.video.reformatter import ColorRange, Colorspace
 
-from countervid.clip.audio import AudioCarrier
 from countervid.clip.colour import SCALING
+from countervid.clip.labels import kept_metadata
 from countervid.clip.sources import Pictures, Source, durations, rounded
+from countervid.clip.tracks import TrackCarrier
 from countervid.errors import OutputError
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
@@ -92,7 +93,7 @@ def write_video(
         scale = math.lcm(time_base.denominator, 90_000)
         flags["movie_timescale"] = str(scale if scale < 1 << 31 else 90_000)
     with av.open(f"file:{partial.absolute()}", mode="w", format=container, container_options=flags) as output:
-        output.metadata.update(metadata)
+        output.metadata.update({**kept_metadata(source.metadata), **metadata})
         stream = output.add_stream("libx264rgb" if lossless else "libx264", rate=source.rate)
         stream.width, stream.height, stream.pix_fmt = source.width, source.height, layout
         stream.options = {**quality, "threads": "4", **_SAME_BYTES}
@@ -105,7 +106,7 @@ def write_video(
             for tag in ("colorspace", "color_primaries", "color_trc"):
                 setattr(stream.codec_context, tag, 1)  # BT.709 (ITU-T H.273)
         track = _VideoTrack(output, stamps, stamps[-1] + shown_for[-1] if flags else None)
-        with AudioCarrier.opened(source.audio, output) as sound:
+        with TrackCarrier.opened(source.tracks, output, stream) as rest:
             for index in range(len(source.stamps)):
                 pixels = yield
                 frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
@@ -119,6 +120,8 @@ def write_video(
                     )
                 frame.pts, frame.time_base, frame.duration = stamps[index], time_base, shown_for[index]
                 track.mux(stream.encode(frame))
-                sound.carry(until=stamps[index] * time_base)
+                rest.carry(until=stamps[index] * time_base)
             track.mux(stream.encode(None), last=True)
-            sound.carry(until=None)
+            rest.carry(until=None)
+    if rest.cover is not None:
+        rest.cover.fill(partial)

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from countervid.clip.colour import over_black
-from countervid.clip.sources import MAX_FRAMES, MAX_PIXELS, Audio, Source, digest_of_files
+from countervid.clip.sources import MAX_FRAMES, MAX_PIXELS, Source, Tracks, digest_of_files
 from countervid.errors import ClipError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -36,7 +36,7 @@ class FolderSource:
     rate: Fraction
     path: Path
     metadata: Mapping[str, str] = field(default_factory=dict)
-    audio: Audio | None = None
+    tracks: Tracks | None = None
     aspect: Fraction | None = None
     last: int | None = None
     notes: Sequence[str] = ()

@@ -40,7 +40,7 @@ class Source(Protocol):
     @property
     def metadata(self) -> Mapping[str, str]: ...
     @property
-    def audio(self) -> Audio | None: ...
+    def tracks(self) -> Tracks | None: ...
     @property
     def aspect(self) -> Fraction | None: ...
     @property
@@ -52,15 +52,20 @@ class Source(Protocol):
     def digest(self) -> str: ...
 
 
+Shifts = Sequence[tuple[int, Fraction]]
+"""Where a file's clock starts again: (packets before that place, seconds to add to the times from there on)."""
+
+
 @dataclass(frozen=True)
-class Audio:
-    """The sound of a video file: its packets are read again when a clip is written."""
+class Tracks:
+    """All that a video file holds beside its picture: read again when a clip is written."""
 
     path: Path
     origin: Fraction  # seconds in the file that are time 0 of the clip
-    end: Fraction | None = None  # seconds of the clip after which there is silence
-    # Where the file's clock starts again: (packets of a stream before it, seconds added from there on), by stream.
-    moved: Mapping[int, Sequence[tuple[int, Fraction]]] = field(default_factory=dict)
+    sound: bool  # whether there is any
+    end: Fraction | None = None  # seconds of the clip after which all is cut
+    moved: Mapping[int, Shifts] = field(default_factory=dict)  # of each stream of sound, by its own packets
+    parts: Shifts = ()  # of everything else, by the packets of the picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +78,7 @@ class MemorySource:
     rate: Fraction
     path: Path | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
-    audio: Audio | None = None
+    tracks: Tracks | None = None
     aspect: Fraction | None = None
     last: int | None = None
     notes: Sequence[str] = ()
@@ -128,8 +133,8 @@ class DerivedSource:
         return self.base.metadata
 
     @property
-    def audio(self) -> Audio | None:
-        return self.base.audio
+    def tracks(self) -> Tracks | None:
+        return self.base.tracks
 
     @property
     def aspect(self) -> Fraction | None:
@@ -197,9 +202,9 @@ class FirstSource(DerivedSource):
         return self.base.stamps[: self.count]
 
     @property
-    def audio(self) -> Audio | None:
-        sound = self.base.audio
-        return None if sound is None else replace(sound, end=self.base.stamps[self.count] * self.base.time_base)
+    def tracks(self) -> Tracks | None:
+        tracks = self.base.tracks
+        return None if tracks is None else replace(tracks, end=self.base.stamps[self.count] * self.base.time_base)
 
     @property
     def last(self) -> int | None:
@@ -227,7 +232,7 @@ class MadeSource:
     fps: float
     path: Path | None = None
     metadata: Mapping[str, str] = MappingProxyType({})
-    audio: Audio | None = None
+    tracks: Tracks | None = None
     aspect: Fraction | None = None
     last: int | None = None
     notes: Sequence[str] = ()

@@ -20,7 +20,7 @@ from countervid.clip.container import opened, video_stream
 from countervid.clip.discontinuity import one_clock
 from countervid.clip.pictures import FrameLog, progressive
 from countervid.clip.seeking import KeyPackets, SeekTable, decode, decode_from
-from countervid.clip.sources import Audio, digest_of_files
+from countervid.clip.sources import Tracks, digest_of_files
 from countervid.clip.timing import ONE_PACKET_ONE_FRAME, audio_start, list_packets, steady
 from countervid.errors import ClipError
 
@@ -56,7 +56,7 @@ class VideoSource:
     time_base: Fraction
     rate: Fraction
     metadata: Mapping[str, str]
-    audio: Audio | None
+    tracks: Tracks
     aspect: Fraction | None  # of a pixel, as shown; None for square ones
     upright: Upright
     seek: SeekTable | None = None  # None: decoding always begins at the file's start
@@ -119,7 +119,7 @@ class VideoSource:
             time_base=time_base,
             rate=rate,
             metadata=metadata,
-            audio=None if sound_start is None else Audio(path, shift * time_base, moved=clock.sound),
+            tracks=Tracks(path, shift * time_base, sound_start is not None, moved=clock.sound, parts=clock.parts),
             aspect=aspect,
             upright=upright,
             seek=seek,

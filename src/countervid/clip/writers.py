@@ -15,6 +15,7 @@ from torch import Tensor
 from countervid.clip.encoding import CONTAINERS, write_video
 from countervid.clip.gif import write_gif
 from countervid.clip.images import SIDECAR, sidecar_text
+from countervid.clip.labels import kept_metadata
 from countervid.clip.sources import Pictures, Progress, Source
 from countervid.errors import OutputError
 from countervid.files.whole import replacing, replacing_folder
@@ -120,5 +121,5 @@ def _write_folder(source: Source, path: Path, metadata: Mapping[str, str]) -> Pi
         for index in range(len(source.stamps)):
             pixels = yield
             Image.fromarray(pixels).save(partial / f"{index:0{digits}d}.png", compress_level=3)
-        times = sidecar_text(source, metadata)
+        times = sidecar_text(source, {**kept_metadata(source.metadata), **metadata})
         (partial / SIDECAR).write_text(times, encoding="utf-8")

@@ -206,7 +206,7 @@ def counterfactual(
         "truth": None if truth is None else truth.digest(),
         "marking": marking,
     }
-    notes = list(clip.notes)
+    notes = [*clip.notes, *clip.lost_in(".mp4")]
     if chosen.miniature and not clip.metadata.get("comment", "").startswith(PHANTOM_MARK):
         notes.append(MINIATURE_NOTE)
     about = {"versions": versions(), "source": _name_of(clip), "notes": notes}
