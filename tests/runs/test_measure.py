@@ -22,7 +22,8 @@ from countervid.metrics.truth import Truth
 from countervid.phantom.world import phantom_graph, render_clip, sample_person
 from countervid.runs import measure as measuring
 from countervid.runs.judging import CriticJudge
-from countervid.runs.measure import inside_squares, measure, needs_met, windows_of
+from countervid.runs.measure import measure, needs_met, windows_of
+from countervid.runs.touched import inside_squares, rest_of
 
 FRAMES, SIZE = 7, 128
 
@@ -183,3 +184,30 @@ def test_a_critic_that_fails_gives_no_answers(tmp_path):
     (tmp_path / "verdicts.jsonl").write_text(json.dumps(line) + "\n")
     judge = CriticJudge(ReplayCritic(tmp_path / "verdicts.jsonl"))
     assert judge.answer(torch.zeros(1, 8, 8, 3, dtype=torch.uint8), questions(phantom_graph())) == [None] * 10
+
+
+def test_pixels_outside_the_square_are_counted_and_said(scene, bundled):
+    young, _, track, asked = scene
+    inside, frames = young.frames.clone(), young.frames
+    for number in track.frames():
+        x, y = track.quads[number].mean(0).round().astype(int)
+        inside[number, y - 2 : y + 2, x - 2 : x + 2] = 255 - inside[number, y - 2 : y + 2, x - 2 : x + 2]
+    found = measure(young, Clip.from_frames(inside), None, track, asked, bundled)
+    assert found["touched"]["touched"] == int((inside != frames).any(-1).sum()) > 0
+    assert found["touched"]["outside"] == 0 and found["touched"]["largest"] == 0
+    assert rest_of(found).startswith("all within the face's square; every pixel outside it is the source's bit for bit")
+    assert "as it was read (see the notes)" in rest_of(found, ["It was deinterlaced."])
+    corner = inside.clone()
+    corner[1, 0, :3, 1] = (corner[1, 0, :3, 1].int() + 128).remainder(256).to(torch.uint8)
+    found = measure(young, Clip.from_frames(corner), None, track, asked, bundled)
+    assert found["touched"]["outside"] == 3 and found["touched"]["largest"] == 128
+    assert rest_of(found).startswith("3 of them outside the face's square") and "bit for bit" not in rest_of(found)
+
+
+def test_what_is_said_where_nothing_or_everything_was_edited(scene, bundled):
+    young, old, track, asked = scene
+    same = measure(young, young, None, track, asked, bundled)
+    assert same["touched"]["touched"] == 0 and rest_of(same).startswith("every pixel is the source's bit for bit")
+    whole = measure(young, old, None, None, asked, bundled)
+    assert "outside" not in whole["touched"] and rest_of(whole) == "whole frames were edited"
+    assert "bit for bit" not in rest_of({"changed_share": 0.5})  # numbers of an older version

@@ -67,6 +67,13 @@ def test_metrics_against_the_truth(finished):
     assert metrics["identity"]["tl_id"] == pytest.approx(1, abs=0.2)
 
 
+def test_what_is_said_of_the_rest_is_counted(finished, run):
+    touched = json.loads((finished.folder / "metrics.json").read_text())["touched"]
+    assert touched["touched"] > 0 and touched["outside"] == 0 and touched["around"] > 0
+    said = "every pixel outside it is the source&#39;s bit for bit, before the video is compressed"
+    assert said in (finished.folder / "report.html").read_text()
+
+
 def test_strength_zero_writes_the_source(run, footage, tmp_path):
     result = run(strength=0.0, out=tmp_path / "run")
     assert (tmp_path / "run" / "counterfactual.mp4").read_bytes() == (footage / "talk.mp4").read_bytes()

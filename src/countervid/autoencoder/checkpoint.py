@@ -24,6 +24,7 @@ from countervid.autoencoder.config import AutoencoderConfig
 from countervid.autoencoder.encoders import FaceParser, Frozen, IdentityNetwork, LandmarkNetwork
 from countervid.autoencoder.model import DiffusionAutoencoder
 from countervid.errors import ModelError
+from countervid.models.finite import check_finite
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -189,6 +190,7 @@ def _fill(model: M, tensors: Mapping[str, Tensor], path: Path, left: Counter[str
                 f"`{path}` is of another configuration: `{name}` is {tuple(tensors[name].shape)}, "
                 f"needed is {tuple(value.shape)}."
             )
+    check_finite({name: tensors[name] for name in own}, path)
     left[unknown] += len(tensors) - len(own)
     model.load_state_dict({name: tensors[name] for name in own})
     return model.eval().requires_grad_(False)
@@ -200,6 +202,7 @@ def _classifier(path: Path, statistics: Path | None, left: Counter[str]) -> Attr
     missing = [name for name, tensor in needed.items() if tensor is None]
     if missing:
         raise ModelError(f"`{path}` is not a classifier's checkpoint: it lacks {', '.join(missing)}.")
+    check_finite({name: tensor for name, tensor in needed.items() if tensor is not None}, path)
     weight, bias, mean, std = (tensor.float() for tensor in needed.values() if tensor is not None)
     mean, std = mean.flatten(), std.flatten()
     if len(weight) != len(celeba.ATTRIBUTES) or weight.shape[1:] != mean.shape or mean.shape != std.shape:
@@ -215,6 +218,7 @@ def _classifier(path: Path, statistics: Path | None, left: Counter[str]) -> Attr
         lacking = [name for name in ("conds_mean", "conds_std") if name not in known]
         if lacking:
             raise ModelError(f"`{statistics}` holds no latent statistics: it lacks {', '.join(lacking)}.")
+        check_finite(known, statistics)
         for name, own in (("conds_mean", mean), ("conds_std", std)):
             other = known[name].float().flatten()
             if other.shape != own.shape or not torch.allclose(other, own, rtol=1e-3, atol=1e-5):

@@ -15,7 +15,7 @@ from countervid.errors import ClipError
 from countervid.face import align
 from countervid.metrics.base import Asked, Eyes, Need, Window, World
 from countervid.metrics.effectiveness import Votes
-from countervid.runs.measure import inside_squares
+from countervid.runs.touched import inside_squares
 
 CROP = 128  # px: what the bundled networks look at
 WINDOW = 32  # frames

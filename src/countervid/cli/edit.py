@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -271,7 +271,7 @@ def show(result: Result) -> None:
     if result.steered is not None:
         tried, kept = len(result.steered.rounds), result.steered.chosen.number
         screen.print(f"steered: {tried} edit{'s' * (tried > 1)}, round {kept} kept; {result.steered.stopped}")
-    for line in figures(result.metrics):
+    for line in figures(result.metrics, result.factual.notes):
         screen.print(line)
     for line in told(result.people) if len(result.people) > 1 else ():
         screen.print(Text(line))
@@ -282,8 +282,10 @@ def show(result: Result) -> None:
             screen.print(Text(f"  {name}"), soft_wrap=True)
 
 
-def figures(metrics: dict[str, Any]) -> list[str]:
-    """The run's main numbers in a line or two; what was not measured is left out."""
+def figures(metrics: dict[str, Any], notes: Sequence[str] = ()) -> list[str]:
+    """The run's main numbers in a line or two; what was not measured is left out. `notes` are the source's."""
+    from countervid.runs.touched import rest_of
+
     parts = []
     truth = (metrics.get("truth") or {}).get("face")
     if truth and truth["skill"] is not None:
@@ -294,7 +296,7 @@ def figures(metrics: dict[str, Any]) -> list[str]:
     identity = metrics.get("identity")
     if identity and identity["tl_id"] is not None and identity["tg_id"] is not None:
         parts.append(f"TL-ID {identity['tl_id']:.3f}, TG-ID {identity['tg_id']:.3f}")
-    parts.append(f"{metrics['changed_share']:.1%} of all pixels touched, the rest bit for bit the source")
+    parts.append(f"{metrics['changed_share']:.1%} of all pixels touched; {rest_of(metrics, notes)}")
     return parts
 
 

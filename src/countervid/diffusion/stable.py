@@ -24,6 +24,7 @@ from countervid import models
 from countervid.diffusion.blocks import seeded
 from countervid.diffusion.ddim import ddim_step
 from countervid.errors import ConfigError, CountervidError, ModelError
+from countervid.models.finite import check_parts
 
 BUNDLED = "text-to-image"
 SUPPORTED = "Stable Diffusion 1.x and 2.x (StableDiffusionPipeline)"
@@ -400,6 +401,7 @@ def load_pipeline(
             f"`{model}` is no folder here, and it could not be had from the hub ({type(error).__name__}): is the name "
             f"right, and is there a network? Without one, `{BUNDLED}` is bundled: leave the model out."
         ) from None
+    check_parts(name, unet=pipeline.unet, vae=pipeline.vae, text_encoder=pipeline.text_encoder)
     pipeline.set_progress_bar_config(disable=True)
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         part.requires_grad_(False)

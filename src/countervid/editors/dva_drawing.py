@@ -16,6 +16,7 @@ from countervid.editors.recent import Recent
 from countervid.editors.store import Store, Tensors
 from countervid.errors import ModelError
 from countervid.face.pipeline import Edit, FaceTrack, Index
+from countervid.models.finite import check_result
 
 if TYPE_CHECKING:
     from countervid.editors.dva import DVA
@@ -74,6 +75,7 @@ class Drawing:
 
         def draw() -> Tensors:
             edited = self._editor.draw(codes["noise"], looks["pose"], self._identity)
+            check_result(edited, f"What `dva` drew of the frames from {start} on")
             crops = self._editor.pixels(edited).round().clamp(0, 255).to(torch.uint8)
             return {"edited": edited, "edited_labels": self._editor.pipeline.parser(crops)}
 

@@ -33,6 +33,7 @@ from countervid.face.parse import MaskConfig, Part
 from countervid.face.paste import MODES, Mode
 from countervid.face.pipeline import FaceConfig, FacePipeline, FaceTrack
 from countervid.models.device import choose_device
+from countervid.models.finite import check_result
 
 FORMAT = 1  # of what is stored
 REGIONS = ("face", "frame")
@@ -234,6 +235,7 @@ class TextGuided:
     def pixels(self, latents: Tensor) -> Tensor:
         """Pictures of latents, `(n, H, W, 3)`, 0..255 and a little beyond."""
         drawn = self.diffusion.decode(latents.to(self.diffusion.unet.dtype), self.config.batch).float().cpu()
+        check_result(drawn, f"What `{self.name}` drew")
         return (drawn.permute(0, 2, 3, 1) + 1) * 127.5
 
     def tune(self, store: Store, parts: list[Window], prompt: str, report: Report | None) -> None:

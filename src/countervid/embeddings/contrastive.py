@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from countervid.errors import ConfigError, ModelError
+from countervid.models.finite import check_finite
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -62,6 +63,7 @@ class Contrastive:
                 f"`{name}` is no CLIP that can be had here ({reason.rstrip('.')}). Give a folder that `transformers` "
                 "loads with CLIPModel.from_pretrained."
             ) from None
+        check_finite(model.state_dict(), name)
         statistics: dict[str, Sequence[float]] = {}
         settings = Path(name) / "preprocessor_config.json"
         if settings.is_file():

@@ -20,6 +20,7 @@ from countervid.errors import ModelError, OutputError
 from countervid.files.names import utf8_path
 from countervid.files.whole import replacing
 from countervid.files.whole import write_whole as write_whole  # under this name, too
+from countervid.models.finite import check_finite
 
 C = TypeVar("C")
 
@@ -122,6 +123,7 @@ def load_weights(folder: str | Path, model: nn.Module, name: str = WEIGHTS) -> N
     if wrong:
         listed = ", ".join(wrong[:4]) + (", ..." if len(wrong) > 4 else "")
         raise ModelError(f"{path} is not a {type(model).__name__} of this configuration: {listed} do not fit.")
+    check_finite(state, path)
     with torch.no_grad():
         model.load_state_dict(state)
     model.eval().requires_grad_(False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from countervid.metrics.base import catalogue
 from countervid.runs.drawing import spoken
 from countervid.runs.plots import Line, chances, course, over_time
 from countervid.runs.timeline import VISIBLE, Timeline
+from countervid.runs.touched import rest_of
 
 _FAINT = 1.0  # of 255: below this a mean change is rounding and compression
 _NEAR, _FAR = 0.1, 0.3  # of a cosine of identity, against what the intervention itself moves
@@ -92,7 +93,7 @@ def moved(timeline: Timeline, metrics: Mapping[str, Any], target: Target) -> lis
     around = timeline.outside[np.isfinite(timeline.outside)]
     if around.size:
         mean, where = float(around.mean()), "outside the face" if np.isfinite(timeline.inside).any() else "all over"
-        value = "bit for bit the source" if mean == 0 else f"{mean:.2f} of 255"
+        value = "none" if mean == 0 else f"{mean:.2f} of 255"
         text = f"mean change {where}; {np.nanmean(timeline.touched):.1%} of those pixels moved by more than {VISIBLE}"
         if np.isfinite(timeline.true_outside).any():
             text += f"; the truth: {np.nanmean(timeline.true_outside):.2f}"
@@ -166,7 +167,7 @@ def scores(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
     return found
 
 
-def meters(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+def meters(metrics: Mapping[str, Any], notes: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Numbers worth a line: name, what it means, its text, and how full its bar is (0..1, or none)."""
     found: list[dict[str, Any]] = []
 
@@ -197,5 +198,5 @@ def meters(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
         )
         add("TG-ID", "identity over the whole clip, relative to the source", identity["tg_id"], "{:.3f}")
         add("likeness", "cosine of identity to the source", identity["likeness"], "{:.2f}", identity["likeness"])
-    add("pixels touched", "all others are the source's, bit for bit", metrics.get("changed_share"), "{:.1%}")
+    add("pixels touched", rest_of(metrics, notes), metrics.get("changed_share"), "{:.1%}")
     return found

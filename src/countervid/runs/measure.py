@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,10 +19,11 @@ from countervid.clip.clip import zip_clips
 from countervid.editors.base import Target
 from countervid.errors import ClipError
 from countervid.face import align
-from countervid.face.pipeline import FaceTrack, Points, check
+from countervid.face.pipeline import FaceTrack, check
 from countervid.metrics.base import Asked, Eyes, Meters, Need, Window, World
 from countervid.metrics.effectiveness import Votes, share_right
 from countervid.metrics.truth import TruthScores
+from countervid.runs.touched import TouchMeter, inside_squares
 
 CROP = 128  # px: what the bundled networks look at
 LONGEST_WINDOW = 32  # frames
@@ -162,20 +161,22 @@ def measure(
 class RunMeter:
     """All numbers of a run, fed its windows; see `measure`."""
 
-    def __init__(self, truth: bool, track: FaceTrack | None, asked: Asked, eyes: Eyes) -> None:
-        """`truth`: whether the windows hold it."""
+    def __init__(
+        self, truth: bool, track: FaceTrack | None, asked: Asked, eyes: Eyes, edited: Sequence[FaceTrack] | None = None
+    ) -> None:
+        """`truth`: whether the windows hold it. `edited`: all faces that were, where there are more than `track`'s."""
+        self._touched = TouchMeter(([] if track is None else [track]) if edited is None else edited)
         self._asked = asked
         self._votes = {name: Votes() for name in ("factual", "counterfactual", *(["truth"] if truth else []))}
         self._examining = eyes.has("examiner")
         self._meters = Meters(OF_A_RUN, needs_met(truth=truth, track=track, asked=asked), missing={})
-        self._frames = self._changed = self._pixels = 0
+        self._frames = 0
 
     @torch.inference_mode()
     def update(self, window: Window) -> None:
         """Look at the next window, as `looked_at` makes it."""
-        moved = (window.frames["factual"] != window.frames["counterfactual"]).any(1)
         self._frames += len(window)
-        self._changed, self._pixels = self._changed + int(moved.sum()), self._pixels + moved.numel()
+        self._touched.update(window.start, window.frames["factual"], window.frames["counterfactual"])
         if self._examining:
             for name, vote in self._votes.items():
                 vote.update(window, name)
@@ -183,11 +184,12 @@ class RunMeter:
 
     def compute(self) -> dict[str, Any]:
         """The numbers."""
-        scores = self._meters.compute()
+        scores, touched = self._meters.compute(), self._touched.compute()
         identity = ("tl_id", "tg_id", "likeness", "likeness_to_truth", "likeness_of_truth")
         found = {
             "frames": self._frames,
-            "changed_share": self._changed / self._pixels,
+            "changed_share": touched["touched"] / touched["pixels"],
+            "touched": touched,
             "psnr_to_factual": scores["psnr"],
             "identity": {name: scores[f"identity.{name}"] for name in identity if f"identity.{name}" in scores} or None,
             "examiner": _examined(self._votes, self._asked),
@@ -216,20 +218,6 @@ def _examined(votes: Mapping[str, Votes], asked: Asked) -> dict[str, Any] | None
 def _unit(frames: Tensor) -> Tensor:
     """`(n, H, W, 3)` uint8 as `(n, 3, H, W)` in 0..1."""
     return frames.permute(0, 3, 1, 2).float().div_(255)
-
-
-def inside_squares(quads: Points, rows: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
-    """Where face squares are, for `Window.square`: `(n, H, W)` bool, nowhere in frames without one.
-
-    Args:
-        quads: Their corners, `(k, 4, 2)`, pixels.
-        rows: Which of the n frames each is in, `(k,)`.
-        shape: (n, H, W).
-    """
-    inside = np.zeros(shape, np.uint8)
-    for row, corners in zip(rows, quads, strict=True):
-        cv2.fillConvexPoly(inside[row], np.round(corners).astype(np.int32), 1)
-    return torch.from_numpy(inside).bool()
 
 
 def _plain(value: Any) -> Any:

@@ -74,7 +74,7 @@ def render_report(result: Result, media: Media, timeline: Timeline) -> str:
         prompt=result.target.prompt,
         graph=draw_graph(result.graph, result.outcome),
         graph_name=result.graph.name,
-        meters=findings.meters(metrics),
+        meters=findings.meters(metrics, result.factual.notes),
         scores=findings.scores(metrics),
         facts=_facts(result),
         rounds=_rounds(result),

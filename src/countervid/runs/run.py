@@ -77,7 +77,8 @@ class Result:
 
     def meter(self) -> RunMeter:
         """What takes `metrics` of windows that are at hand."""
-        return RunMeter(self.truth is not None, self.prepared.track, self.asked, self.eyes)
+        tracks = [one.prepared.track for one in self.people if one.prepared.track is not None]
+        return RunMeter(self.truth is not None, self.prepared.track, self.asked, self.eyes, tracks or None)
 
     @cached_property
     def metrics(self) -> dict[str, Any]:

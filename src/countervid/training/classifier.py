@@ -20,6 +20,7 @@ from countervid.autoencoder.faces import FaceNetworks
 from countervid.errors import ConfigError, ModelError
 from countervid.files.names import utf8_path
 from countervid.files.whole import replacing
+from countervid.models.finite import check_finite
 from countervid.phantom.dataset import ATTRIBUTES, PhantomFrames
 from countervid.phantom.scm import DOMAINS
 from countervid.training.crops import images
@@ -127,6 +128,7 @@ def load_statistics(path: Path) -> LatentStatistics:
     try:
         with utf8_path(path) as name:
             tensors = load_file(name)
+        check_finite(tensors, path)
         return LatentStatistics.of(tensors["mean"], tensors["covariance"], int(tensors["count"]))
     except (OSError, SafetensorError, KeyError) as error:
         raise ModelError(
