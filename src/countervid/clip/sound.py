@@ -17,6 +17,7 @@ _AAC_LAYOUTS = {name: name for name in ("mono", "stereo", "3.0", "4.0", "5.0", "
     "5.0(side)": "5.0",
     "5.1(side)": "5.1",
 }
+_UNHEARD = Fraction(3, 1000)  # seconds at the start of a packet's sound that may be lost with an encoder's run-in
 _AAC_BITS = 96_000  # a second and channel: hard to tell from the source
 _LOSSLESS = {"flac": "FLAC", "pcm_s16le": "PCM", "pcm_s32le": "PCM", "pcm_f32le": "PCM"}
 
@@ -72,12 +73,18 @@ class CopiedSound:
         context = source.codec_context
         self._target = target
         self._rate, self._size = int(context.sample_rate or 0), int(context.frame_size or 0)
-        self._coarse = bool(self._rate and self._size) and source.time_base > Fraction(1, self._rate)
+        if context.name == "alac" and len(context.extradata or b"") >= 16:
+            self._size = int.from_bytes(context.extradata[12:16], "big")  # of the decoder's configuration
+        # Times rounded to 1/1000 s or so; AVI counts whole frames.
+        self._coarse = bool(self._rate and self._size) and Fraction(1, self._rate) < source.time_base <= Fraction(
+            1, 500
+        )
         self._padding = _opus_padding(context) if context.name in ("opus", "libopus") else self._size
         # Matroska has no times below 0 but for what its codec delay covers, which other containers do not state.
         self._from_zero = muxer == "matroska" and "matroska" not in demuxer and "opus" not in context.name
         self._next: int | None = None
         self._earliest: int | None = None
+        self._before: int | None = None
 
     def convert(self, packet: Any) -> Iterator[Any]:
         """The packets to mux for one that was read; its times count from the clip's time 0."""
@@ -88,9 +95,11 @@ class CopiedSound:
         if self._earliest is not None and packet.pts < self._earliest:  # a clock that stands still
             packet.pts = self._earliest
         self._earliest = packet.pts + max(1, packet.duration or 0) if self._coarse else packet.pts + 1
-        packet.dts = packet.pts
+        if not packet.duration and self._before is not None:
+            packet.duration = packet.pts - self._before  # else the last packet would last no time, and not be heard
+        packet.dts = self._before = packet.pts
         if self._from_zero and packet.pts < 0:
-            if packet.pts + (packet.duration or 0) <= 0 and self._size:
+            if self._size and packet.pts + (packet.duration or 0) <= _UNHEARD / packet.time_base:
                 # An encoder's run-in: it sets up the decoder, and none of it is heard.
                 data = PacketSideData(_SKIP_SAMPLES, 10)  # type: ignore[call-arg]  # not in its stub
                 data.update(bytes(4) + self._size.to_bytes(4, "little") + bytes(2))
