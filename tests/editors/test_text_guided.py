@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from countervid.clip import Clip
+from countervid.clip.seeking import DECODED
 from countervid.diffusion.windows import windows
 from countervid.editors import Target, load_editor
 from countervid.editors.text_drawing import FADE, Drawing, Sampled
@@ -256,3 +257,36 @@ def test_windows_cover_every_frame_once(count: int, size: int, overlap: int) -> 
     assert all(part.stop - part.start <= size for part in parts)
     assert [part.held for part in parts] == [0] + [overlap] * (len(parts) - 1)
     assert all(b.start + b.held == a.stop for a, b in zip(parts, parts[1:], strict=False))
+
+
+@pytest.mark.parametrize(
+    ("name", "region"),
+    [
+        ("tokenflow", "face"),
+        ("flatten", "frame"),
+        pytest.param("tokenflow", "frame", marks=pytest.mark.slow),
+        pytest.param("flatten", "face", marks=pytest.mark.slow),
+        pytest.param("tune-a-video", "face", marks=pytest.mark.slow),
+    ],
+)
+def test_what_the_analysis_left_is_what_the_clip_holds(name: str, region: str, make: Make, tmp_path: Path) -> None:
+    """First, crops or frames come from the pass that finds the face; then, from one of their own."""
+    clip = Clip.read(Clip.from_frames(astronaut_frames(10)).write(tmp_path / "a.mp4"))
+    assert clip.source is not None
+    few = {"region": region, "window": 6, "overlap": 2}
+    DECODED.clear()
+    editor = make(name, **few)
+    first = editor.prepare(clip, FACTUAL, prompt="She is young.")
+    assert DECODED[clip.source] <= len(clip) + 2 and not editor._taken
+    DECODED.clear()
+    second = make(name, **few).prepare(clip, FACTUAL, prompt="She is 20.")
+    passes = 2 if name == "flatten" else 1  # encoding and following the flow
+    assert len(clip) <= DECODED[clip.source] <= passes * len(clip) + 2
+    for part in windows(len(clip), 6, 2):
+        bundles = [ready.store.load(f"latents/{part.start:08d}") for ready in (first, second)]
+        assert bundles[0].keys() == bundles[1].keys()
+        for key, tensor in bundles[0].items():
+            assert torch.equal(tensor, bundles[1][key]), key
+    if name == "flatten":
+        flows = [ready.store.load(f"prepared/{part.start:08d}")["trajectories"] for ready in (first, second)]
+        assert torch.equal(*flows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from countervid.clip import Clip
+from countervid.diffusion.windows import Window
 from countervid.face import align
 from countervid.face.crops import Crops
 from countervid.face.pipeline import FaceTrack, Index
@@ -100,8 +101,77 @@ class TakenCrops:
         self._file.close()
 
 
+class TakenFrames:
+    """Whole frames at a model's size, encoded window by window while the clip is decoded for something else.
+
+    Args:
+        folder: On the disk that the results shall lie on.
+        parts: The windows, in order.
+        fit: `(n, 3, H, W)` in 0..1 to the model's size.
+        encode: A window's pictures to its latents.
+        keep: Whether the pictures stay, too.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        parts: Sequence[Window],
+        fit: Callable[[Tensor], Tensor],
+        encode: Callable[[Tensor], Tensor],
+        keep: bool,
+    ) -> None:
+        self._parts, self._fit, self._encode = parts, fit, encode
+        self._latents, self._pictures = RowFile(folder), RowFile(folder) if keep else None
+        self._firsts: list[int] = []  # of each window's latents
+        self._held = torch.empty(0)  # pictures of the window that is not complete
+        self._following = 0  # number of the next frame
+
+    def tapped(self, clip: Clip) -> Clip:
+        """The same clip; what is read of it from its start to its end is taken."""
+
+        def take(start: int, frames: Tensor) -> Tensor:
+            if start == self._following:
+                self._take(frames)
+            return frames
+
+        return clip.mapped(take, window=8)
+
+    def _take(self, frames: Tensor) -> None:
+        pictures = self._fit(frames.permute(0, 3, 1, 2).float() / 255)
+        if self._pictures is not None:
+            self._pictures.append((pictures * 255).round().to(torch.uint8))
+        self._following += len(frames)
+        self._held = torch.cat([self._held, pictures]) if len(self._held) else pictures
+        while len(self._firsts) < len(self._parts) and self._parts[len(self._firsts)].stop <= self._following:
+            part = self._parts[len(self._firsts)]
+            first = self._following - len(self._held)  # number of the first that is held
+            self._firsts.append(self._latents.append(self._encode(self._held[part.start - first : part.stop - first])))
+            if len(self._firsts) < len(self._parts):
+                self._held = self._held[self._parts[len(self._firsts)].start - first :].clone()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every window is encoded."""
+        return len(self._firsts) == len(self._parts)
+
+    def latents(self, part: Window) -> Tensor:
+        """What `encode` gave for a window."""
+        first = self._firsts[self._parts.index(part)]
+        return self._latents.read(range(first, first + part.stop - part.start))
+
+    def read(self, index: Index) -> Tensor:
+        """Pictures by frame number, `(n, 3, H, W)` uint8."""
+        assert self._pictures is not None
+        return self._pictures.read(np.asarray(index).tolist())
+
+    def close(self) -> None:
+        self._latents.close()
+        if self._pictures is not None:
+            self._pictures.close()
+
+
 def crops_by_window(
-    clip: Clip, track: FaceTrack, starts: Sequence[int], window: int, size: int, taken: TakenCrops
+    clip: Clip, track: FaceTrack, starts: Sequence[int], window: int, size: int, taken: TakenCrops | None
 ) -> Iterator[tuple[int, Index, Tensor]]:
     """The face's crops, window by window: first frame, numbers of the frames with the face, `(n, S, S, 3)` uint8.
 
@@ -113,8 +183,9 @@ def crops_by_window(
         taken: What the analysis left.
     """
     wanted = set(starts)
-    if taken.complete or not starts:
+    if (taken is not None and taken.complete) or not starts:
         for start in starts:
+            assert taken is not None
             index = track.frames(start, min(start + window, len(track)))
             yield start, index, taken.read(index)
         return

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,7 @@ from countervid.editors.base import Prepared, Report, Target
 from countervid.editors.dva_drawing import HELD_WINDOWS, significance
 from countervid.editors.recent import Recent
 from countervid.editors.store import Store, Tensors
+from countervid.editors.taken import TakenCrops, TakenFrames
 from countervid.errors import ModelError
 from countervid.face import align
 from countervid.face.pipeline import Edit, FaceTrack, Index
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from countervid.editors.text_guided import TextGuided
 
 
+_SKIPPED = 64  # frames: a longer gap is not decoded but jumped over
 FADE = 6  # frames over which a window takes over from the one before
 
 
@@ -43,9 +46,14 @@ class Payload:
 class Region:
     """The pictures that an editor works on: the aligned face, or the frame, at the size of the model."""
 
-    def __init__(self, region: str, clip: Clip, track: FaceTrack, size: int, factor: int) -> None:
+    def __init__(self, region: str, clip: Clip, track: FaceTrack | None, size: int, factor: int) -> None:
+        """`track` may be missing where the frame is worked on."""
         self.region, self.clip, self.track = region, clip, track
-        self.frames: Index = track.frames() if region == "face" else np.arange(len(clip))
+        self.frames: Index = np.arange(len(clip)) if region == "frame" or track is None else track.frames()
+        self.taken: TakenCrops | TakenFrames | None = None  # what was kept while the clip was analysed
+        self._last: tuple[Index, Tensor] = np.arange(0), torch.empty(0)  # the window read last
+        self._running: Iterator[tuple[int, Tensor]] = iter(())
+        self._following: int | None = None  # number of the frame that it gives next
         scale = size / math.sqrt(clip.height * clip.width)
         fitted = [max(factor, round(side * scale / factor) * factor) for side in (clip.height, clip.width)]
         self.height, self.width = (size, size) if region == "face" else fitted
@@ -53,20 +61,26 @@ class Region:
     def pixels(self, part: Window) -> tuple[Index, Tensor]:
         """Frame numbers of a window, and its pictures `(n, 3, H, W)` in 0..1."""
         index = self.frames[part.start : part.stop]
-        return index, torch.cat(list(self._read(index)))
+        if isinstance(self.taken, TakenCrops):
+            return index, self.taken.read(index).permute(0, 3, 1, 2).float() / 255
+        if self.taken is not None:
+            return index, self.taken.read(index).float() / 255
+        known = np.isin(index, self._last[0])  # windows share frames: none is decoded twice
+        before = self._last[1][torch.from_numpy(np.isin(self._last[0], index))]
+        pixels = torch.cat([*([before] if known.any() else []), *self._read(index[~known])])
+        self._last = index, pixels
+        return index, pixels
 
     def _read(self, index: Index) -> Iterator[Tensor]:
-        for start, frames in self.clip.windows(32, int(index[0])):
-            if start > index[-1]:
-                return
-            rows = index[(index >= start) & (index < start + len(frames))]
-            if len(rows) == 0:
-                continue
-            chosen = frames[torch.from_numpy(rows - start)]
+        for number in index.tolist():
+            if self._following is None or not 0 <= number - self._following < _SKIPPED:
+                self._running, self._following = self.clip.windows(1, number), number
+            _, frame = next(islice(self._running, number - self._following, None))
+            self._following = number + 1
             if self.region == "face":
-                chosen = align.crop(chosen, self.track.quads[rows], self.height)
-            pixels = chosen.permute(0, 3, 1, 2).float() / 255
-            yield self.fit(pixels)
+                assert self.track is not None
+                frame = align.crop(frame, self.track.quads[[number]], self.height)
+            yield self.fit(frame.permute(0, 3, 1, 2).float() / 255)
 
     def fit(self, pixels: Tensor) -> Tensor:
         """Pictures at the size that is worked on."""

@@ -27,6 +27,7 @@ from countervid.diffusion.stable import FramesPipeline, Held, load_pipeline
 from countervid.diffusion.windows import Window, windows
 from countervid.editors.base import Attributes, Guide, Prepared, Report, Seen, Target, default_cache
 from countervid.editors.store import Store, Tensors
+from countervid.editors.taken import TakenCrops, TakenFrames, crops_by_window
 from countervid.editors.text_drawing import Drawing, Payload, Region, loaded, shown
 from countervid.errors import ClipError, ConfigError, InterventionError
 from countervid.face.parse import MaskConfig, Part
@@ -122,6 +123,9 @@ class TextGuided:
         )
         self._model = model
         self.diffusion.timesteps(self.config.steps)  # refuses a number of steps that cannot be had
+        # Side of the crops that are taken while a clip is analysed, pixels: those that are edited, where faces are.
+        self._read_at = self.diffusion.size if self.config.region == "face" else READ_SIZE
+        self._taken: dict[str, TakenCrops | TakenFrames] = {}  # by the key of the clip's store, until it is prepared
         self.faces = FacePipeline(
             recognizer=bundled_recognizer(), config=FaceConfig(window=32, mask=MaskConfig(part=self.config.part))
         )
@@ -151,6 +155,7 @@ class TextGuided:
 
     # --- once a clip -------------------------------------------------------------------------------------------------
 
+    @torch.no_grad()
     def look(self, clip: Clip, *, report: Report | None = None) -> Prepared:
         """The part of `prepare` that `read` needs.
 
@@ -160,7 +165,13 @@ class TextGuided:
         store = Store(
             self.cache,
             self.name,
-            {"format": FORMAT, "clip": clip.digest(), "face": self.config.face, "faces": self.faces.names()},
+            {
+                "format": FORMAT,
+                "clip": clip.digest(),
+                "face": self.config.face,
+                "faces": self.faces.names(),
+                "size": self._read_at,
+            },
         )
         track = self._track(clip, store, report)
         identity = store.fetch("identity", lambda: {"mean": self._identity(clip, track)})["mean"]
@@ -206,6 +217,8 @@ class TextGuided:
             "faces": started.track.settings,
         }  # fmt: skip
         place = Region(self.config.region, clip, started.track, self.diffusion.size, self.diffusion.factor)
+        taken = self._taken.pop(started.key, None)
+        place.taken = taken if taken is not None and taken.complete else None
         if len(place.frames) < self.config.least:
             raise ClipError(
                 f"`{self.name}` needs at least {self.config.least} frames to edit, this clip has {len(place.frames)}."
@@ -224,6 +237,9 @@ class TextGuided:
                 f"prepared/{part.start:08d}",
                 lambda p=part, b=before, i=i: self._prepared(store, place, p, b, said, report, i, len(parts)),  # type: ignore[misc]
             )
+        place.taken = None
+        if taken is not None:
+            taken.close()
         facts = {**started.facts, "region": self.config.region, "windows": len(parts), "source_prompt": said}
         cut = self.diffusion.words(said).cut
         if cut:
@@ -264,9 +280,14 @@ class TextGuided:
         """What the method's pipeline prepares of one window."""
         return self.diffusion.prepare(*arguments, **options)
 
+    def _latents(self, pixels: Tensor) -> Tensor:
+        return self.diffusion.encode(pixels * 2 - 1, batch=self.config.batch).float().cpu()
+
     def _encoded(self, place: Region, part: Window) -> Tensors:
+        if isinstance(place.taken, TakenFrames):
+            return {"latents": place.taken.latents(part)}
         _, pixels = place.pixels(part)
-        result = {"latents": self.diffusion.encode(pixels * 2 - 1, batch=self.config.batch).float().cpu()}
+        result = {"latents": self._latents(pixels)}
         if self.config.region == "face":
             crops = (pixels * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
             result["labels"] = self.faces.parser(crops)
@@ -275,15 +296,39 @@ class TextGuided:
     def _track(self, clip: Clip, store: Store, report: Report | None) -> FaceTrack:
         path = store.folder / "track.safetensors"
         if not path.exists():
-            self.faces.analyze(clip, self.config.face, shown(report, "finding the face")).save(path)
+            for left in self._taken.values():  # of a clip that was looked at and never prepared
+                left.close()
+            self._taken.clear()
+            crops, frames = TakenCrops(self._read_at, store.folder), None
+            if self.config.region == "frame":
+                frames = self._tap(clip, store)
+            tell = shown(report, "finding the face")
+            self.faces.analyze(clip if frames is None else frames.tapped(clip), self.config.face, tell, crops).save(
+                path
+            )
+            track = FaceTrack.load(path)
+            store.fetch("identity", lambda: {"mean": self._identity(clip, track, crops)})
+            if frames is not None:
+                crops.close()
+            self._taken[store.key] = frames or crops
         return FaceTrack.load(path)
 
+    def _tap(self, clip: Clip, store: Store) -> TakenFrames:
+        place = Region("frame", clip, None, self.diffusion.size, self.diffusion.factor)
+        parts = windows(len(clip), self.config.window, self.config.overlap)
+        return TakenFrames(store.folder, parts, place.fit, self._latents, self.needs_pixels)
+
     @torch.no_grad()
-    def _identity(self, clip: Clip, track: FaceTrack) -> Tensor:
+    def _identity(self, clip: Clip, track: FaceTrack, taken: TakenCrops | None = None) -> Tensor:
         net = IdentityNet.from_folder(models.bundled("identity"))
         total = torch.zeros(net.config.dimensions, dtype=torch.float64)
-        for crops in self.faces.crops(clip, track, READ_SIZE):
-            total += net(crops.frames.permute(0, 3, 1, 2).float() / 127.5 - 1).double().sum(0)
+        window, size = self.faces.config.window, self._read_at
+        starts = [start for start in range(0, len(track), window) if len(track.frames(start, start + window))]
+        for _, _, crops in crops_by_window(clip, track, starts, window, size, taken):
+            images = crops.permute(0, 3, 1, 2).float() / 127.5 - 1
+            if size != READ_SIZE:
+                images = F.interpolate(images, (READ_SIZE, READ_SIZE), mode="bilinear", antialias=True)
+            total += net(images).double().sum(0)
         return F.normalize(total, dim=0).float()
 
     # --- once a target -----------------------------------------------------------------------------------------------
