@@ -183,6 +183,23 @@ def test_joined_recordings_come_out_in_order_and_in_step(
     np.testing.assert_allclose(heard, expected, atol=0.012)  # FFmpeg's MP2 encoder begins 10 ms late
 
 
+@pytest.mark.parametrize(
+    ("order", "expected"), [("sa", [30, 40]), ("asa", [5, 15, 55, 65]), ("aba", [5, 15, 30, 40, 55, 65])]
+)
+def test_parts_without_sound_leave_a_gap(tmp_path: Path, order: str, expected: list[int]) -> None:
+    frames = moving_picture(25, 48, 48)
+    parts = {
+        "a": write_part(tmp_path / "a.ts", frames, video="libx264", audio="aac"),
+        "b": write_part(tmp_path / "b.ts", frames, video="libx264", audio="aac", start=7000),
+        "s": write_part(tmp_path / "s.ts", frames, video="libx264", audio=None),
+    }
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(parts[part].read_bytes() for part in order))
+    clip = Clip.read(joined)
+    assert len(clip) == 25 * len(order)
+    np.testing.assert_allclose(heard_at(clip.write(tmp_path / "out.mp4")), clip.times[expected], atol=5e-3)
+
+
 def test_a_clock_of_33_bits_may_run_over(tmp_path: Path) -> None:
     seconds = (1 << 33) // CLOCK + 1  # FFmpeg's first stamp is at 1.4 s
     part = write_part(tmp_path / "a.ts", moving_picture(25, 48, 48), video="libx264", audio="aac", start=seconds - 2)

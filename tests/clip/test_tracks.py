@@ -16,6 +16,8 @@ from PIL import Image
 
 from conftest import moving_picture
 from countervid.clip import Clip
+from countervid.clip.sources import Tracks
+from countervid.clip.tracks import TrackCarrier
 
 COVER = io.BytesIO()
 Image.fromarray(moving_picture(1, 48, 48)[0].numpy()).save(COVER, "JPEG")
@@ -342,6 +344,15 @@ def test_stills_of_subtitles_that_do_not_fit_are_named(tmp_path: Path) -> None:
 def test_a_folder_keeps_metadata(tmp_path: Path, rich: Path) -> None:
     back = Clip.read(Clip.read(rich).write(tmp_path / "frames"))
     assert back.metadata["title"] == "A talk" and back.metadata["artist"] == "Somebody"
+
+
+def test_what_fails_in_writing_is_no_fault_of_the_source(tmp_path: Path, rich: Path) -> None:
+    with av.open(str(tmp_path / "a.mkv"), "w") as output:
+        picture = output.add_stream("libx264", rate=25)
+        picture.width, picture.height, picture.pix_fmt = 32, 32, "yuv420p"
+        tracks = Tracks(rich, Fraction(0), sound=True)
+        with pytest.raises(OSError, match="No space left"), TrackCarrier.opened(tracks, output, picture):
+            raise OSError(28, "No space left on device")
 
 
 # Files as people have them

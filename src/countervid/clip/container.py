@@ -26,6 +26,7 @@ def opened(path: Path) -> Iterator[Any]:
         formats = ",".join(sorted(av.formats_available - _REFUSED_FORMATS))
         # `file:` and the whitelists: neither a name nor the file's content may lead to another file or to the network.
         limits = {"protocol_whitelist": "file", "format_whitelist": formats}
+        limits["scan_all_pmts"] = "1"  # MPEG-TS: tracks that only a later part of the file has are known from the start
         with av.open(
             f"file:{path.resolve()}", mode="r", container_options=limits, metadata_errors="replace"
         ) as container:

@@ -16,6 +16,7 @@ from countervid.clip.container import opened, video_stream
 from countervid.clip.labels import Cover, label, mime_type
 from countervid.clip.sound import CopiedSound, EncodedSound, choose_coding, named_layout
 from countervid.clip.sources import Source, Tracks
+from countervid.errors import ClipError
 
 _log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ def plan_tracks(container: Any, tracks: Tracks, muxer: str) -> Plan:
                 plan.attached.append(kept)
             else:
                 plan.lost.append(f"The attached file `{stream.name}` does not fit into {name} and is left out.")
-        elif kind == "audio" and stream.codec_context is not None:
+        elif kind == "audio" and stream.codec_context is not None and stream.codec_context.sample_rate:
             if _fits(stream, muxer):
                 plan.copied.append(stream)
             else:
@@ -230,7 +231,11 @@ class TrackCarrier:
             if plan.cover is not None:
                 carrier.cover = Cover(plan.cover)
                 output.metadata.update(carrier.cover.metadata)
-            yield carrier
+            try:
+                yield carrier
+            except BaseException:
+                stack.pop_all().close()  # what fails while the output is written is no fault of the file that is read
+                raise
 
     def carry(self, until: Fraction | None) -> None:
         """Pass on what begins up to `until` seconds of the clip; all the rest, and the ends of tracks, with None."""
@@ -268,7 +273,7 @@ def _way(stream: Any, plan: Plan, output: Any, muxer: str, demuxer: str) -> tupl
 def _on_one_clock(packets: Iterator[Any], tracks: Tracks, picture: int) -> Iterator[Any]:
     """Packets with times that count from the clip's time 0, also where the file's clock starts again."""
     counts: dict[int, int] = {}
-    for packet in packets:
+    for packet in _read(packets, tracks):
         if packet.size == 0:
             continue  # the mark of a stream's end
         if packet.dts is None:
@@ -285,6 +290,15 @@ def _on_one_clock(packets: Iterator[Any], tracks: Tracks, picture: int) -> Itera
         packet.pts = None if packet.pts is None else packet.pts - shift
         packet.dts -= shift
         yield packet
+
+
+def _read(packets: Iterator[Any], tracks: Tracks) -> Iterator[Any]:
+    try:
+        yield from packets
+    except av.FFmpegError as error:
+        raise ClipError(
+            f"`{tracks.path}` is damaged or cut off in its sound or its subtitles. Get it again."
+        ) from error
 
 
 def _added(parts: Sequence[tuple[int, Fraction]], number: int) -> Fraction:

@@ -55,7 +55,7 @@ def write_outputs(result: Result, folder: RunFolder, nothing: bool, report: Repo
     }
     source = result.factual.source
     for name, (clip, _, _) in list(videos.items()):
-        if clip is result.factual and source is not None and source.suffix.lower() == ".mp4":
+        if clip is result.factual and source is not None and source.suffix.lower() in (".mp4", ".m4v"):
             folder.make(name, lambda path: _copy(source, path))
         if folder.has(name):
             del videos[name]
