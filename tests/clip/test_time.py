@@ -200,6 +200,43 @@ def test_parts_without_sound_leave_a_gap(tmp_path: Path, order: str, expected: l
     np.testing.assert_allclose(heard_at(clip.write(tmp_path / "out.mp4")), clip.times[expected], atol=5e-3)
 
 
+@pytest.mark.parametrize(
+    ("name", "shift", "options"),
+    [
+        ("cut.mp4", Fraction(-1, 2), {}),  # an edit list begins between two key frames
+        ("late.mp4", Fraction(7, 10), {}),  # an edit list begins with a pause
+        ("pieces.mp4", Fraction(0), {"movflags": "frag_keyframe+empty_moov"}),
+        ("a.mkv", Fraction(0), {}),
+        ("a.ts", Fraction(7, 10), {}),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+def test_what_a_player_shows_and_plays_comes_back(
+    tmp_path: Path, name: str, shift: Fraction, options: dict[str, str], suffix: str
+) -> None:
+    whole = write_part(tmp_path / "whole.mp4", moving_picture(50, 48, 48), video="libx264", audio="aac")
+    source = tmp_path / name
+    with av.open(str(whole)) as read, av.open(str(source), "w", container_options=options) as output:
+        copies = {s.index: output.add_stream_from_template(s) for s in read.streams}
+        for packet in read.demux():
+            if packet.size:
+                packet.pts += round(shift / packet.time_base)
+                packet.dts += round(shift / packet.time_base)
+                packet.stream = copies[packet.stream_index]
+                output.mux(packet)
+    with av.open(str(source)) as container:
+        shown = np.array([float(f.pts * f.time_base) for f in container.decode(video=0)])
+    clip = Clip.read(source)
+    moved = clip.times[0] - shown[0]
+    np.testing.assert_allclose(clip.times, shown + moved, atol=1e-4)
+    result = clip.write(tmp_path / f"out.{suffix}")
+    back = Clip.read(result)
+    rounding = 1.1e-3 if suffix == "mkv" else 1e-4
+    np.testing.assert_allclose(back.times, clip.times, atol=rounding)
+    assert back.duration == pytest.approx(clip.duration, abs=rounding)
+    np.testing.assert_allclose(heard_at(result), np.array(heard_at(source)) + moved, atol=1.6e-3)
+
+
 def test_a_clock_of_33_bits_may_run_over(tmp_path: Path) -> None:
     seconds = (1 << 33) // CLOCK + 1  # FFmpeg's first stamp is at 1.4 s
     part = write_part(tmp_path / "a.ts", moving_picture(25, 48, 48), video="libx264", audio="aac", start=seconds - 2)

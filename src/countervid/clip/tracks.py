@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import av
@@ -107,6 +109,12 @@ def plan_tracks(container: Any, tracks: Tracks, muxer: str) -> Plan:
         else:
             plan.lost.append(f"{what} does not fit into {name} and is left out.")
     return plan
+
+
+@cache
+def _warn(path: Path, sentence: str) -> None:
+    """Once a process, however many files are written of one."""
+    _log.warning("%s: %s", path, sentence)
 
 
 class _Paper:
@@ -214,7 +222,7 @@ class TrackCarrier:
             muxer, demuxer = output.format.name, container.format.name
             plan = plan_tracks(container, tracks, muxer)
             for sentence in plan.lost:
-                _log.warning("%s: %s", tracks.path, sentence)
+                _warn(tracks.path, sentence)
             source = video_stream(container, tracks.path)
             label(source, picture, muxer)
             ways: dict[int, Any] = {}
