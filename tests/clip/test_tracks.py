@@ -346,6 +346,23 @@ def test_a_folder_keeps_metadata(tmp_path: Path, rich: Path) -> None:
     assert back.metadata["title"] == "A talk" and back.metadata["artist"] == "Somebody"
 
 
+def test_data_that_would_lose_their_name_are_left_out_and_named(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.ts"), "w") as output:
+        picture = output.add_stream("libx264", rate=25)
+        picture.width, picture.height, picture.pix_fmt = 32, 32, "yuv420p"
+        data = output.add_data_stream("klv")
+        for index, pixels in enumerate(moving_picture(5, 32, 32).numpy()):
+            output.mux(picture.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            packet = av.Packet(b"\x06\x0e\x2b\x34" + bytes(20))
+            packet.pts, packet.dts, packet.time_base, packet.stream = index, index, Fraction(1, 25), data
+            output.mux(packet)
+        output.mux(picture.encode(None))
+    clip = Clip.read(tmp_path / "a.ts")
+    for suffix in ("mp4", "mov", "mkv"):
+        assert clip.lost_in(f".{suffix}") == [f"Data track 1 (klv) does not fit into {suffix} and is left out."]
+        assert len(Clip.read(clip.write(tmp_path / f"b.{suffix}"))) == 5
+
+
 def test_what_fails_in_writing_is_no_fault_of_the_source(tmp_path: Path, rich: Path) -> None:
     with av.open(str(tmp_path / "a.mkv"), "w") as output:
         picture = output.add_stream("libx264", rate=25)

@@ -104,8 +104,10 @@ def plan_tracks(container: Any, tracks: Tracks, muxer: str) -> Plan:
                 plan.lost.append(f"{what} keeps its text in {name}, and loses its styles.")
         elif kind == "data" and ("timecode" in stream.metadata or stream.discard == av.stream.Discard.all):
             pass  # the muxer writes time codes and the list of chapters itself
-        elif kind == "data" and muxer != "matroska" and _fits(stream, muxer):
+        elif kind == "data" and muxer != "matroska" and _keeps_data(stream, muxer):
             plan.copied.append(stream)
+        elif kind == "video":
+            plan.lost.append(f"Another track of pictures ({codec or 'unknown'}) is left out: the first is the clip.")
         else:
             plan.lost.append(f"{what} does not fit into {name} and is left out.")
     return plan
@@ -138,6 +140,22 @@ def _fits(stream: Any, muxer: str) -> bool:
     except (av.FFmpegError, ValueError):
         return False
     return True
+
+
+def _keeps_data(stream: Any, muxer: str) -> bool:
+    """Whether data are still known for what they are when they are read back: a packet is written, on trial."""
+    file = io.BytesIO()
+    try:
+        with av.open(file, mode="w", format=muxer) as trial:
+            packet = av.Packet(bytes(8))
+            packet.stream, packet.time_base = trial.add_stream_from_template(stream), stream.time_base
+            packet.pts, packet.dts, packet.duration = 0, 0, 1
+            trial.mux(packet)
+        file.seek(0)
+        with av.open(file) as back:
+            return stream.name is not None and any(s.name == stream.name for s in back.streams.data)
+    except (av.FFmpegError, ValueError):
+        return False
 
 
 def _copy_stream(stream: Any, output: Any) -> Any:
