@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from countervid.editors.base import Editor, Prepared, Report, Target
 from countervid.files.whole import write_whole
 
 PREPARING = "prepared"
+NOTED_EVERY = 5.0  # seconds, at most, between two notes of what is under way
 Cost = dict[str, float | None]
 
 
@@ -38,20 +41,21 @@ class Counted:
     def prepare(
         self, clip: Clip, factual: dict[str, str], *, prompt: str = "", report: Report | None = None
     ) -> Prepared:
-        began, before = time.perf_counter(), self._evaluations()
-        prepared = self.editor.prepare(clip, factual, prompt=prompt, report=report)
-        self._keep(prepared, PREPARING, time.perf_counter() - began, before)
+        config = hashlib.sha256(repr(getattr(self.editor, "config", "")).encode()).hexdigest()[:20]
+        with self._counting(self.folder / f"unfinished-{config}.json", report) as (noted, cost):
+            prepared = self.editor.prepare(clip, factual, prompt=prompt, report=noted)
+            self._keep(prepared, PREPARING, cost())
         return prepared
 
     def edit(self, prepared: Prepared, target: Target, *, report: Report | None = None) -> Clip:
         mark = self.mark(target)
         if mark not in self._drawn:
-            began, before = time.perf_counter(), self._evaluations()
-            lazy = self.editor.edit(prepared, target, report=report)
-            frames = lazy.frames
-            seconds = time.perf_counter() - began
-            self.seconds += seconds
-            self._keep(prepared, mark, seconds, before)
+            began = time.perf_counter()
+            with self._counting(self._path(prepared, f"{mark}.unfinished"), report) as (noted, cost):
+                lazy = self.editor.edit(prepared, target, report=noted)
+                frames = lazy.frames
+                self._keep(prepared, mark, cost())
+            self.seconds += time.perf_counter() - began
             self._drawn[mark] = clip = Clip.from_frames(frames, lazy.fps)
             self._frames[id(clip)] = frames
         return self._drawn[mark]
@@ -67,16 +71,39 @@ class Counted:
 
     def cost(self, prepared: Prepared, mark: str) -> Cost:
         """Seconds and evaluations that something took when it was made."""
-        try:
-            found: Cost = json.loads(self._path(prepared, mark).read_text(encoding="utf-8"))
-            return {name: found[name] for name in ("seconds", "evaluations")}
-        except (OSError, ValueError, KeyError, TypeError):
-            return {"seconds": None, "evaluations": None}
+        return _read(self._path(prepared, mark))
 
-    def _keep(self, prepared: Prepared, mark: str, seconds: float, before: int | None) -> None:
+    @contextmanager
+    def _counting(self, unfinished: Path, report: Report | None) -> Iterator[tuple[Report, Callable[[], Cost]]]:
+        """Counts while the block lasts, and on from where a process stopped that did not come to its end.
+
+        Gives a report that has the count noted every few seconds, and the count itself: of all processes together.
+        """
+        earlier = _read(unfinished)
+        began, before, noted = time.perf_counter(), self._evaluations(), time.monotonic()
+
+        def cost() -> Cost:
+            after = self._evaluations()
+            evaluations = None if after is None or before is None else after - before + (earlier["evaluations"] or 0)
+            return {"seconds": time.perf_counter() - began + (earlier["seconds"] or 0.0), "evaluations": evaluations}
+
+        def told(what: str, done: int, total: int) -> None:
+            nonlocal noted
+            if time.monotonic() - noted > NOTED_EVERY:
+                write_whole(unfinished, json.dumps(cost()) + "\n")
+                noted = time.monotonic()
+            if report is not None:
+                report(what, done, total)
+
+        try:
+            yield told, cost
+        except BaseException:
+            write_whole(unfinished, json.dumps(cost()) + "\n")
+            raise
+        unfinished.unlink(missing_ok=True)
+
+    def _keep(self, prepared: Prepared, mark: str, cost: Cost) -> None:
         """Note a cost, unless what was noted is more: then most was found in the store this time."""
-        after = self._evaluations()
-        cost: Cost = {"seconds": seconds, "evaluations": None if after is None or before is None else after - before}
         known = self.cost(prepared, mark)
         if known["seconds"] is None or _order(cost) > _order(known):
             write_whole(self._path(prepared, mark), json.dumps(cost) + "\n")
@@ -86,6 +113,17 @@ class Counted:
 
     def _evaluations(self) -> int | None:
         return int(self.editor.costs()["unet_evaluations"]) if hasattr(self.editor, "costs") else None
+
+
+def _read(path: Path) -> Cost:
+    """A cost that was noted; None for what is not known."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        values = {name: found[name] for name in ("seconds", "evaluations")}
+    except (OSError, ValueError, KeyError, TypeError):
+        values = {}
+    numbers = {name: value for name, value in values.items() if isinstance(value, (int, float))}
+    return {"seconds": numbers.get("seconds"), "evaluations": numbers.get("evaluations")}
 
 
 def _order(cost: Cost) -> tuple[float, float]:

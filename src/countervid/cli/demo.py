@@ -32,6 +32,7 @@ def demo(
 
     wait_politely()
     from countervid.clip import Clip
+    from countervid.editors.base import Target
     from countervid.errors import OutputError
     from countervid.phantom.export import person_clip, truth_name
     from countervid.phantom.world import sample_person
@@ -41,12 +42,13 @@ def demo(
     person = sample_person(seed)
     asked = person.graph.interventions(do)
     predicted = person.counterfactual(asked)
+    source, truth = out / f"person-{seed}.mp4", out / f"person-{seed}-{truth_name(asked)}"
+    editor = make_editor("dva", model, out / "prepared")
+    Target(factual={}, do={}, counterfactual={}, strength=strength)  # before anything is made: is it in range?
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"`{out}` cannot be made ({error.strerror}). Choose another `--out`.") from error
-    source, truth = out / f"person-{seed}.mp4", out / f"person-{seed}-{truth_name(asked)}"
-    editor = make_editor("dva", model, out / "prepared")
     with stages() as report:
         for path, attributes, what in (
             (source, person.attributes, "rendering"),

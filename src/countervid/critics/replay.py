@@ -29,6 +29,8 @@ class ReplayCritic:
             raise ConfigError(
                 f"`{path}` cannot be read ({error.strerror}). Give the verdicts.jsonl of a run."
             ) from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"`{path}` is no text. Give the verdicts.jsonl of a run.") from None
         self._verdicts: dict[str, Verdict] = {}
         self.name, self.size, self.looks = f"replay:{path}", 128, 5
         for number, line in enumerate(lines, 1):

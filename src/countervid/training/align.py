@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +19,9 @@ from countervid.errors import ClipError, ConfigError, FaceError
 from countervid.face import align
 from countervid.face.align import FFHQ, Framing
 from countervid.face.pipeline import FaceConfig, FacePipeline
-from countervid.files.whole import replacing_folder, write_whole
+from countervid.files.digests import sha256_of
+from countervid.files.locks import alone_in
+from countervid.files.whole import clear_partials_below, replacing_folder, write_whole
 
 Person = Literal["video", "folder"]
 Report = Callable[[str, int, int], None]  # what is being done, done, in all
@@ -59,6 +62,7 @@ class Aligned:
     kept: int  # frames
     skipped: dict[str, int]  # reason -> frames
     reason: str = ""  # why it was left out
+    digest: str = ""  # of its frames' names and bytes; empty in data sets of older versions
 
 
 def find_videos(paths: Sequence[Path]) -> list[Path]:
@@ -100,17 +104,16 @@ def align_videos(
     config = config or AlignConfig()
     finder = pipeline or FacePipeline(config=FaceConfig(framing=config.framing))
     record = out / RECORD
-    known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
-    if known and known["config"] != asdict(config):
-        raise ConfigError(f"`{out}` was aligned with other settings. Use those, or another folder.")
-    done: dict[str, Aligned] = {entry["video"]: Aligned(**entry) for entry in known.get("videos", [])}
-    for number, video in enumerate(videos):
-        if report is not None:
-            report(video.name, number, len(videos))
-        if str(video) not in done:
-            done[str(video)] = _align_one(video, out, config, finder)
-            entries = {"config": asdict(config), "videos": [asdict(entry) for entry in done.values()]}
-            write_whole(record, json.dumps(entries, indent=1) + "\n")
+    with alone_in(out):
+        clear_partials_below(out)
+        done = {name: entry for name, entry in _recorded(record, config).items() if _intact(entry, out)}
+        for number, video in enumerate(videos):
+            if report is not None:
+                report(video.name, number, len(videos))
+            if str(video) not in done:
+                done[str(video)] = _align_one(video, out, config, finder)
+                entries = {"config": asdict(config), "videos": [asdict(entry) for entry in done.values()]}
+                write_whole(record, json.dumps(entries, indent=1) + "\n")
     if report is not None:
         report("done", len(videos), len(videos))
     return [done[str(video)] for video in videos]
@@ -118,7 +121,7 @@ def align_videos(
 
 def _align_one(video: Path, out: Path, config: AlignConfig, pipeline: FacePipeline) -> Aligned:
     skipped: dict[str, int] = {}
-    name = f"{video.parent.name}-{video.stem}"
+    name = _name_of(video)
     try:
         clip = Clip.read(video)
         track = pipeline.analyze(clip)
@@ -156,12 +159,50 @@ def _align_one(video: Path, out: Path, config: AlignConfig, pipeline: FacePipeli
                 raise FaceError(f"{kept} usable frames, {config.least_frames} are needed")
     except FaceError as error:
         return Aligned(str(video), "", kept, skipped, str(error))
-    return Aligned(str(video), split, kept, skipped)
+    return Aligned(str(video), split, kept, skipped, digest=_digest_of(target))
+
+
+def _recorded(record: Path, config: AlignConfig) -> dict[str, Aligned]:
+    """What became of the videos of an earlier call; nothing where the record is damaged: they are done again.
+
+    Raises:
+        ConfigError: It was made with other settings, and some video gave frames.
+    """
+    try:
+        known = json.loads(record.read_text(encoding="utf-8"))
+        before = known["config"]
+        done = {entry["video"]: Aligned(**entry) for entry in known["videos"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    if before != json.loads(json.dumps(asdict(config))):
+        if any(entry.kept and entry.split for entry in done.values()):
+            raise ConfigError(f"`{record.parent}` was aligned with other settings. Use those, or another folder.")
+        return {}
+    return done
+
+
+def _intact(entry: Aligned, out: Path) -> bool:
+    """Whether the frames of a video are there as they were left."""
+    if not entry.split:
+        return True
+    folder = out / entry.split / _name_of(Path(entry.video))
+    if not entry.digest:
+        return len(list(folder.glob("*.png"))) == entry.kept
+    return folder.is_dir() and _digest_of(folder) == entry.digest
+
+
+def _digest_of(folder: Path) -> str:
+    listed = "".join(f"{path.name} {sha256_of(path)}\n" for path in sorted(folder.glob("*.png")))
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
+def _name_of(video: Path) -> str:
+    return f"{video.parent.name}-{video.stem}"
 
 
 def _split(person: str, share: float) -> str:
     """`test` for a share of the people, by their name alone: more videos later move nobody."""
-    place = int.from_bytes(hashlib.sha256(person.encode()).digest()[:4], "big") / 2**32
+    place = int.from_bytes(hashlib.sha256(os.fsencode(person)).digest()[:4], "big") / 2**32
     return "test" if place < share else "train"
 
 
