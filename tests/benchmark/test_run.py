@@ -310,3 +310,14 @@ def test_a_terminated_benchmark_says_so_and_leaves_no_half_file(tmp_path: Path, 
         process.wait()
     assert not [path for path in tmp_path.rglob(".*") if path.name.endswith((".partial", ".lock"))]
     assert json.loads((tmp_path / "benchmark.json").read_text())["jobs"]["all"] == 4
+
+
+def test_frames_of_a_clip_that_were_damaged_are_made_again(finished: Path, benchmark_run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    path = sorted(out.glob("clips/*/factual.safetensors"))[0]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 255]) + whole[-8:])
+    sorted(out.glob(f"jobs/{path.parent.name}/**/state.json"))[0].unlink()  # a job to be done again with these frames
+    assert benchmark_run(out, clips="phantom:2").exit_code == 0
+    assert path.read_bytes() == whole and numbers(out) == numbers(finished)

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -96,3 +98,18 @@ def test_codes_name_attributes_both_ways():
     assert decode(encode(person.attributes)) == person.attributes
     name, value = random_intervention(person)
     assert person.attributes[name] != value
+
+
+@pytest.mark.parametrize("kind", ["zeroed", "one byte", "cut"])
+def test_a_damaged_shard_is_rendered_again(folder, tmp_path, kind):
+    out = tmp_path / "set"
+    shutil.copytree(folder, out)
+    path = sorted(out.glob("*.safetensors"))[0]
+    whole = path.read_bytes()
+    bad = {"zeroed": bytes(len(whole)), "one byte": whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:], "cut": whole[:99]}
+    path.write_bytes(bad[kind])
+    if kind != "one byte":
+        with pytest.raises((ConfigError, ValueError)):
+            PhantomFrames(out)
+    render_dataset(out, range(3), SMALL, shard_people=2)
+    assert path.read_bytes() == whole

@@ -11,6 +11,7 @@ rendering that was stopped goes on where it stopped. `PhantomFrames` maps the sh
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -229,15 +230,35 @@ def _write_shard(out: Path, shard: range, config: DatasetConfig) -> None:
     columns = {name: np.ascontiguousarray(np.concatenate([part[name] for part in parts])) for name in parts[0]}
     path = _shard_path(out, shard)
     with replacing(path) as partial:
-        save_file(columns, str(partial))
+        save_file(columns, str(partial), metadata={"sha256": _checksum(columns)})
     for shorter, held in _held(out, shard):  # the last shard of an earlier, smaller request
         if held.stop < shard.stop:
             shorter.unlink()
 
 
 def _held(out: Path, shard: range) -> list[tuple[Path, range]]:
-    """The finished shards that begin where `shard` does, and their people."""
-    return [(path, _people_in(path)) for path in out.glob(f"people-{shard.start:07d}-*.safetensors")]
+    """The finished shards that begin where `shard` does and are as they were left, and their people."""
+    found = out.glob(f"people-{shard.start:07d}-*.safetensors")
+    return [(path, _people_in(path)) for path in found if _intact(path)]
+
+
+def _intact(path: Path) -> bool:
+    """Whether a shard's columns have the checksum that it was written with; without one, whether it can be read."""
+    try:
+        columns = _map_safetensors(path)
+        with path.open("rb") as file:
+            known = json.loads(file.read(int.from_bytes(file.read(8), "little"))).get("__metadata__", {}).get("sha256")
+        return known is None or known == _checksum(columns)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError):
+        return False
+
+
+def _checksum(columns: Mapping[str, NDArray[np.generic]]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(columns):
+        digest.update(f"{name} {columns[name].dtype} {columns[name].shape}".encode())
+        digest.update(np.ascontiguousarray(columns[name]).data)
+    return digest.hexdigest()
 
 
 def _shard_path(out: Path, shard: range) -> Path:
@@ -354,7 +375,12 @@ def _map_safetensors(path: Path) -> dict[str, NDArray[np.generic]]:
     kinds = {"U8": "u1", "I8": "i1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "F32": "<f4"}
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
+        try:
+            if not 0 < length < path.stat().st_size:
+                raise ValueError("no header")
+            header = json.loads(file.read(length))
+        except ValueError:
+            raise ConfigError(f"`{path}` is damaged. Render it again: countervid phantom dataset.") from None
     return {
         name: np.memmap(path, kinds[entry["dtype"]], "r", 8 + length + entry["data_offsets"][0], tuple(entry["shape"]))
         for name, entry in header.items()
