@@ -63,7 +63,7 @@ class World:
 
 def cut(world: World, rng: np.random.Generator) -> Made:
     parts, bounds, at = [], [], 0
-    for index in rng.choice(len(world.takes), int(rng.integers(2, 5)), replace=False):
+    for index in rng.choice(len(world.takes), int(rng.integers(2, min(5, len(world.takes) + 1))), replace=False):
         count = int(rng.integers(8, 24))
         first = int(rng.integers(0, world.length - count))
         bounds += [(at, at)] if at else []

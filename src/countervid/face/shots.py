@@ -27,17 +27,23 @@ _SIDE = 32  # pixels of the small picture, both ways
 _BLOCK = 8  # pixels of the blocks that are looked for in another picture,
 _SEARCH = 6  # and how far: a fifth of the frame
 _AROUND = 5  # pictures on each side of a boundary that are compared: what lasts less is a flash
-_CALM = 3  # of them, those whose differences from each other are held against the difference across
+_CALM = 4  # of them, those whose differences from each other are held against the difference across
 _MIXED = (0.15, 0.85)  # shares of the second picture that count as a mixture
 
 
 @dataclass(frozen=True, kw_only=True)
 class CutConfig:
     blank: float = 3.0  # levels of 255: a picture whose contrast is below shows nothing
-    plain: float = 0.25  # least difference pixel by pixel: below it nothing else is looked at
-    hard: float = 0.36  # least difference across a cut, in deviations of the picture's brightness
-    isolation: float = 2.2  # how much larger it is than the differences around it
-    mixture: float = 0.27  # most that a mixture of two pictures may leave unexplained of a picture, in deviations
+    plain: float = 0.15  # least difference pixel by pixel: below it nothing else is looked at
+    hard: float = 0.4  # least difference across a cut, in deviations of the picture's brightness
+    isolation: float = 2.3  # how much larger it is than what is usual around it;
+    clear: float = 0.8  # a difference from which on nothing is left of a picture, so that
+    clear_isolation: float = 1.45  # less is asked: cuts between shaken or noisy shots
+    edge_isolation: float = (
+        4.0  # more, within three frames of the clip's ends or a blank picture: little is known there
+    )
+    dissolved: float = 0.6  # least difference of the pictures at the ends of a dissolve; a slow pan mixes pictures, too
+    mixture: float = 0.4  # most that a mixture of two pictures leaves unexplained, of their difference
     reaches: tuple[int, ...] = (13, 8, 4)  # frames to either side of a dissolve's middle; the first that fits decides
     shortest: int = 3  # frames of a shot; what is shorter belongs to the next one
 
@@ -106,16 +112,23 @@ class CutDetector:
         after = [i for i in range(t, min(self.length, t + _AROUND)) if i not in self._blank]
         if t - 1 in self._blank or t in self._blank or self._plain(t - 1, t) < config.plain:
             return False
-        calm = max(self._least_change(before[-_CALM:]), self._least_change(after[:_CALM]))
-        least = max(config.hard, config.isolation * calm)
+        usual = [self._usual_change(before[-_CALM:]), self._usual_change(after[:_CALM])]
+        calm = max((value for value in usual if value is not None), default=0.0)
+        across = np.inf
         # The nearest first: the pictures around a mere flash are found to be alike before many are compared.
-        pairs = sorted(((i, j) for i in before for j in after), key=lambda pair: pair[1] - pair[0])
-        return all(self._difference(i, j) > least for i, j in pairs)
+        for i, j in sorted(((i, j) for i in before for j in after), key=lambda pair: pair[1] - pair[0]):
+            across = min(across, self._difference(i, j))
+            if across < max(config.hard, config.clear_isolation * calm):
+                return False
+        isolation = config.clear_isolation if across >= config.clear else config.isolation
+        if min(len(before), len(after)) < _CALM:
+            isolation = config.edge_isolation
+        return across >= isolation * calm
 
-    def _least_change(self, numbers: list[int]) -> float:
-        """The least difference between neighbours among a few pictures."""
-        pairs = zip(numbers[:-1], numbers[1:], strict=True)
-        return min((self._difference(i, j) for i, j in pairs), default=0.0)
+    def _usual_change(self, numbers: list[int]) -> float | None:
+        """The median difference of neighbours among a few pictures: a flash among them counts for nothing."""
+        changes = [self._difference(i, j) for i, j in zip(numbers[:-1], numbers[1:], strict=True)]
+        return float(np.median(changes)) if changes else None
 
     def _is_return(self, t: int) -> bool:
         """Whether a picture comes back after blank frames, and is another."""
@@ -128,7 +141,8 @@ class CutDetector:
         if last not in self._pictures:
             return False
         after = [j for j in range(t, min(self.length, t + 5)) if j not in self._blank]
-        return min(self._difference(last, j) for j in after) > self.config.hard
+        calm = self._usual_change(after) or 0.0  # of a dark or flat picture, noise
+        return min(self._difference(last, j) for j in after) > max(self.config.hard, self.config.isolation * calm)
 
     def _is_dissolve(self, t: int) -> bool:
         """Whether the pictures around `t` are mixtures of an earlier and a later one, as much of either there."""
@@ -145,9 +159,10 @@ class CutDetector:
                 continue
             shares, left = mixtures(*(self._pictures[i] for i in range(first, last + 1)))
             mixed = (shares > _MIXED[0]) & (shares < _MIXED[1])
-            if left.max() < config.mixture and mixed.sum() >= 3 and np.diff(shares).min() > -0.05:
-                crossed = shares[t - first - 1] < 0.5 <= shares[t - first]
-                return bool(crossed) and self._difference(first, last) > config.hard
+            apart = self._difference(first, last)
+            explained = left.max() < config.mixture * min(apart, 1.25)
+            if explained and mixed.sum() >= 3 and np.diff(shares).min() > -0.05:
+                return bool(shares[t - first - 1] < 0.5 <= shares[t - first]) and apart > config.dissolved
         return False
 
     def _plain(self, i: int, j: int) -> float:
@@ -178,12 +193,11 @@ def mixtures(*pictures: Picture) -> tuple[npt.NDArray[np.float64], npt.NDArray[n
 
 
 def _unmatched(a: Picture, b: Picture) -> float:
-    padded = np.pad(b, ((_SEARCH, _SEARCH), (_SEARCH, _SEARCH), (0, 0)), mode="edge")
-    count = _SIDE // _BLOCK
-    best = np.full((count, count), np.inf, np.float32)
-    for y in range(2 * _SEARCH + 1):
-        for x in range(2 * _SEARCH + 1):
-            apart = np.abs(padded[y : y + _SIDE, x : x + _SIDE] - a)
-            blocks = apart.reshape(count, _BLOCK, count, -1).mean((1, 3))
-            np.minimum(best, blocks, out=best)
-    return float(np.sort(best, axis=None)[best.size // 2 :].mean())
+    padded = cv2.copyMakeBorder(b, _SEARCH, _SEARCH, _SEARCH, _SEARCH, cv2.BORDER_REPLICATE)
+    least = []
+    for y in range(0, _SIDE, _BLOCK):
+        for x in range(0, _SIDE, _BLOCK):
+            room = padded[y : y + _BLOCK + 2 * _SEARCH, x : x + _BLOCK + 2 * _SEARCH]
+            least.append(cv2.matchTemplate(room, a[y : y + _BLOCK, x : x + _BLOCK], cv2.TM_SQDIFF).min())
+    apart = np.sqrt(np.maximum(least, 0) / (3 * _BLOCK**2))
+    return float(np.sort(apart)[len(apart) // 2 :].mean())
