@@ -129,7 +129,7 @@ def write_hdr(path: Path, transfer: int, frames: int = 6, side: int = SIDE, para
         stream = output.add_stream("libx265", rate=25)
         stream.width = stream.height = side
         stream.pix_fmt = "yuv420p10le"
-        stream.options = {"crf": "4", "x265-params": f"log-level=none:pools=none:{params}"}
+        stream.options = {"crf": "4", "x265-params": f"log-level=none:pools=none:asm=sse4.2:{params}"}
         tags = {"colorspace": 9, "color_range": 1, "color_primaries": 9, "color_trc": transfer}
         for name, value in tags.items():
             setattr(stream.codec_context, name, value)

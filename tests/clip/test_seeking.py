@@ -19,7 +19,7 @@ from countervid.clip.seeking import DECODED
 
 COUNT, GROUP = 40, 8
 X264 = f"keyint={GROUP}:min-keyint=4:scenecut=0:bframes=3"
-X265 = f"{X264}:log-level=none"
+X265 = f"{X264}:log-level=none:asm=sse4.2"  # newer instructions: libx265 writes where it must not
 G = {"g": str(GROUP)}
 
 # name -> codec, pixel format, options, whether decoding may begin in the middle

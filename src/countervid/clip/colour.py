@@ -27,6 +27,7 @@ from countervid.clip.light import (
     to_709,
     to_light,
 )
+from countervid.clip.subsampled import to_rgb, to_rgb_coefficients
 
 # The matrix between YCbCr and RGB (ITU-T H.273, MatrixCoefficients) -> swscale's name for it.
 _MATRICES = {
@@ -220,9 +221,14 @@ def light_of(frame: Any) -> LightLevels:
 def plane(frame: Any, index: int) -> np.ndarray:
     """Samples of one plane, `(H, W)` uint8 or uint16, without a copy."""
     lines = frame.planes[index]
+    return padded_plane(frame, index)[: lines.height, : lines.width]
+
+
+def padded_plane(frame: Any, index: int) -> np.ndarray:
+    """The same with whole lines, which may be longer than the picture is wide; contiguous."""
+    lines = frame.planes[index]
     kind = np.dtype(np.uint8 if frame.format.components[index].bits == 8 else "<u2")
-    samples = np.frombuffer(lines, kind)
-    return samples.reshape(-1, lines.line_size // kind.itemsize)[: lines.height, : lines.width]
+    return np.frombuffer(lines, kind).reshape(-1, lines.line_size // kind.itemsize)
 
 
 class RgbReader:
@@ -239,13 +245,21 @@ class RgbReader:
         scaler: VideoReformatter = self._local.scaler
         return scaler
 
-    def read(self, frame: Any) -> np.ndarray:
-        """A frame of any pixel format, as stored; transparency is laid over black."""
+    def read(self, frame: Any, out: np.ndarray | None = None) -> np.ndarray:
+        """A frame of any pixel format, as stored; transparency is laid over black.
+
+        Args:
+            out: `(H, W, 3)` uint8 that may be filled and returned, where the conversion can do that.
+        """
         colour = Colour.of(frame)
         if self._peak is not None:
             colour = colour._replace(peak=self._peak)
         if not colour.plain:
             return self._converted(frame, colour)
+        if frame.format.name in ("yuv420p", "yuvj420p"):
+            rgb = np.empty((frame.height, frame.width, 3), np.uint8) if out is None else out
+            to_rgb(*(padded_plane(frame, i) for i in range(3)), to_rgb_coefficients(colour.matrix, colour.full), rgb)
+            return rgb
         transparent = frame.format.has_palette or any(component.is_alpha for component in frame.format.components)
         rgb = self._scaler.reformat(
             frame,

@@ -11,19 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 from av.codec.context import Flags
 from av.video.reformatter import ColorRange, Colorspace
 
-from countervid.clip.colour import SCALING
+from countervid.clip.colour import SCALING, padded_plane
 from countervid.clip.labels import kept_metadata
 from countervid.clip.sources import Pictures, Source, durations, rounded
+from countervid.clip.subsampled import from_rgb, from_rgb_coefficients
 from countervid.clip.tracks import TrackCarrier
 from countervid.errors import OutputError
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 
 # x264's AVX-512 code gives other bytes from one run to the next; with older instructions the same come each time.
-_SAME_BYTES = {"x264-params": "asm=sse4.2"} if platform.machine().lower() in ("x86_64", "amd64") else {}
+SAME_BYTES = {"x264-params": "asm=sse4.2"} if platform.machine().lower() in ("x86_64", "amd64") else {}
 
 _MATROSKA = Fraction(1, 1000)  # FFmpeg writes its times so
 
@@ -67,6 +69,25 @@ class _VideoTrack:
             self._output.mux(self._held)
 
 
+def _frame(pixels: np.ndarray, layout: str) -> Any:
+    """A picture `(H, W, 3)` uint8 in the pixel format `layout`; YCbCr is BT.709 in limited range."""
+    if layout == "yuv420p":
+        frame = av.VideoFrame(pixels.shape[1], pixels.shape[0], layout)
+        from_rgb(pixels, from_rgb_coefficients(), *(padded_plane(frame, i) for i in range(3)))
+        frame.colorspace, frame.color_range = Colorspace.ITU709, ColorRange.MPEG
+        return frame
+    frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+    if layout == "rgb24":
+        return frame
+    return frame.reformat(
+        format=layout,
+        src_color_range=ColorRange.JPEG,
+        dst_colorspace=Colorspace.ITU709,
+        dst_color_range=ColorRange.MPEG,
+        interpolation=SCALING,
+    )
+
+
 def write_video(
     source: Source,
     partial: Path,
@@ -96,7 +117,7 @@ def write_video(
         output.metadata.update({**kept_metadata(source.metadata), **metadata})
         stream = output.add_stream("libx264rgb" if lossless else "libx264", rate=source.rate)
         stream.width, stream.height, stream.pix_fmt = source.width, source.height, layout
-        stream.options = {**quality, "threads": "4", **_SAME_BYTES}
+        stream.options = {**quality, "threads": "4", **SAME_BYTES}
         stream.codec_context.time_base = stream.time_base = time_base
         stream.codec_context.flags |= Flags.frame_duration  # else packets of B-frames have none
         if source.aspect is not None:
@@ -109,15 +130,7 @@ def write_video(
         with TrackCarrier.opened(source.tracks, output, stream) as rest:
             for index in range(len(source.stamps)):
                 pixels = yield
-                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-                if not lossless:
-                    frame = frame.reformat(
-                        format=layout,
-                        src_color_range=ColorRange.JPEG,
-                        dst_colorspace=Colorspace.ITU709,
-                        dst_color_range=ColorRange.MPEG,
-                        interpolation=SCALING,
-                    )
+                frame = _frame(pixels, layout)
                 frame.pts, frame.time_base, frame.duration = stamps[index], time_base, shown_for[index]
                 track.mux(stream.encode(frame))
                 rest.carry(until=stamps[index] * time_base)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain, islice
@@ -24,6 +26,7 @@ from countervid.clip.sources import Tracks, digest_of_files
 from countervid.clip.timing import ONE_PACKET_ONE_FRAME, audio_start, list_packets, steady
 from countervid.errors import ClipError
 
+_CONVERTING = 4  # frames that wait to become RGB; more would only take memory
 _LATE = 10  # seconds: files whose first frame is later than this are pieces of longer ones
 
 
@@ -130,16 +133,28 @@ class VideoSource:
         )
 
     def windows(self, size: int, start: int = 0) -> Iterator[tuple[int, Tensor]]:
-        held = list[np.ndarray]()
-        for frame in self._frames(start):
-            held.append(self._picture(start + len(held), frame))
-            if len(held) == size:
-                yield start, torch.from_numpy(np.stack(held))
-                start, held = start + size, []
-        if start + len(held) < len(self.stamps):
-            raise self._damaged(start + len(held))
-        if held:
-            yield start, torch.from_numpy(np.stack(held))
+        window, count = None, 0
+        # One frame is turned into RGB while the next is decoded: both run without Python's lock.
+        with ThreadPoolExecutor(1) as converter:
+            waiting = deque[Future[None]]()
+            for frame in self._frames(start):
+                if window is None:
+                    window = np.empty((min(size, len(self.stamps) - start), self.height, self.width, 3), np.uint8)
+                if start + count >= len(self.stamps):
+                    raise self._changed()
+                waiting.append(converter.submit(self._picture, start + count, frame, window[count]))
+                count += 1
+                if len(waiting) > _CONVERTING:
+                    waiting.popleft().result()
+                if count == len(window):
+                    while waiting:
+                        waiting.popleft().result()
+                    yield start, torch.from_numpy(window)
+                    start, window, count = start + count, None, 0
+            while waiting:
+                waiting.popleft().result()
+        if start + count < len(self.stamps):
+            raise self._damaged(start + count)
 
     def frames_at(self, indices: Sequence[int]) -> Tensor:
         pictures: list[np.ndarray] = []
@@ -151,7 +166,8 @@ class VideoSource:
                 frame = next(islice(frames, index - following, None), None)
                 if frame is None:
                     raise self._damaged(index)
-                picture, following = self._picture(index, frame), index + 1
+                picture, following = np.empty((self.height, self.width, 3), np.uint8), index + 1
+                self._picture(index, frame, picture)
             pictures.append(picture)
         return torch.from_numpy(np.stack(pictures))
 
@@ -177,17 +193,22 @@ class VideoSource:
             "Get the file again, or convert what is left of it."
         )
 
-    def _picture(self, number: int, frame: Any) -> np.ndarray:
-        """A decoded frame as shown: `(H, W, 3)` uint8."""
-        if number == len(self.stamps):
-            raise ClipError(f"`{self.path}` changed while it was being read. Keep the file still.")
-        pixels = self.upright.apply(self.reader.read(frame))
-        if pixels.shape != (self.height, self.width, 3):
+    def _changed(self) -> ClipError:
+        return ClipError(f"`{self.path}` changed while it was being read. Keep the file still.")
+
+    def _picture(self, number: int, frame: Any, out: np.ndarray) -> None:
+        """Fill `out` `(H, W, 3)` uint8 with a decoded frame as shown."""
+        straight = self.upright == Upright() and (frame.height, frame.width) == out.shape[:2]
+        pixels = self.reader.read(frame, out if straight else None)
+        if pixels is out:
+            return
+        pixels = self.upright.apply(pixels)
+        if pixels.shape != out.shape:
             raise ClipError(
                 f"`{self.path}` changes its size: frame {number} is {pixels.shape[1]} x {pixels.shape[0]}, "
                 f"the first is {self.width} x {self.height}. Convert it to one size."
             )
-        return pixels
+        out[:] = pixels
 
     def digest(self) -> str:
         return digest_of_files([self.path])
