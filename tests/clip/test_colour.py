@@ -92,6 +92,29 @@ def test_one_picture_in_every_coding_is_read_as_the_same_rgb(coding: tuple[int, 
     assert np.abs(error).max() < 8
 
 
+def quantised(samples: np.ndarray) -> list[np.ndarray]:
+    """Luma 0..1 and chroma -0.5..0.5, `(H, W, 3)` -> planes of 10 bits in limited range."""
+    scaled = samples * [219 * 4, 224 * 4, 224 * 4] + [64, 512, 512]
+    return [np.round(scaled[..., index]).astype(np.uint16) for index in range(3)]
+
+
+def test_ictcp_and_constant_luminance_are_read_as_the_same_rgb() -> None:
+    light = picture() ** 2.4 @ np.linalg.inv(to_709(9)).T
+    lms = light @ np.array([[1688, 2146, 262], [683, 2951, 462], [99, 309, 3688]]).T / 4096  # BT.2100, table 7
+    ictcp = (
+        nits_to_pq(lms * REFERENCE_WHITE)
+        @ np.array([[2048, 2048, 0], [6610, -13613, 7003], [17933, -17390, -543]]).T
+        / 4096
+    )
+    coded_light, luma = light.clip(0) ** (1 / 2.4), (light @ [0.2627, 0.6780, 0.0593]) ** (1 / 2.4)
+    blue, red = coded_light[..., 2] - luma, coded_light[..., 0] - luma  # BT.2020, table 4
+    blue, red = blue / np.where(blue <= 0, 1.9404, 1.5816), red / np.where(red <= 0, 1.7184, 0.9936)
+    for samples, matrix, transfer in ((ictcp, 14, 16), (np.stack([luma, blue, red], axis=-1), 10, 14)):
+        tags = {"colorspace": matrix, "color_range": 1, "color_primaries": 9, "color_trc": transfer}
+        error = RgbReader().read(frame_of(quantised(samples), "yuv444p10le", tags)) - picture() * 255
+        assert np.abs(error).mean() < 1.0 and np.abs(error).max() < 8
+
+
 def test_rgb_in_p3_is_converted() -> None:
     planes = [np.round(mastered(12, 13)[..., c] * 1023).astype(np.uint16) for c in (1, 2, 0)]
     tags = {"colorspace": 0, "color_range": 2, "color_primaries": 12, "color_trc": 1}
@@ -150,12 +173,11 @@ def test_an_hdr_file_is_read_as_sdr_and_says_so(hdr: Path) -> None:
     clip = Clip.read(hdr)
     error = clip.frames[0].numpy() - picture() * 255
     assert np.abs(error).mean() < 4
-    (note,) = clip.notes
-    with av.open(str(clip.write(hdr.with_name("written.mp4")))) as container:
+    note = clip.notes[0]
+    with av.open(str(Clip.from_frames(clip.frames).write(hdr.with_name("written.mp4")))) as container:
         written = next(container.decode(video=0))
     assert (written.colorspace, written.color_primaries, written.color_trc) == (1, 1, 1)
-    assert "written as SDR" in note
-    assert note.startswith("HDR (") and "203 cd/m2" in note
+    assert note.startswith("HDR (") and "read as SDR" in note and "203 cd/m2" in note
     assert torch.equal(torch.cat([window for _, window in clip.windows(2, 3)]), clip.frames[3:])
 
 

@@ -267,14 +267,16 @@ class Clip:
     ) -> Path:
         """Write the clip; the name chooses the form. The final name never holds half a file.
 
-        `.mp4`, `.mov`, `.mkv`: H.264, every frame at its time (in mkv to 1/1000 s). The file's other tracks, chapters,
+        `.mp4`, `.mov`, `.mkv`: H.264, every frame at its time (in mkv to 1/1000 s). HDR, wide gamuts and video of 10 or
+        12 bits are written in the coding of the file that the clip was made from, where the size is the same, and
+        pixels that are not changed keep their samples; `notes` says so. The file's other tracks, chapters,
         pictures and metadata come along, packet for packet where the container takes them; `lost_in` says what it does
         not. Odd sizes are kept, as yuv444p. `.gif`: 256 colours a frame, times to 1/100 s, no sound. No suffix: a
         folder of PNG files with a `clip.json` that keeps times and metadata; no sound.
 
         Args:
             path: Where to; its folder must exist.
-            crf: Quality of H.264, 0 (best) to 51; 16 is hard to tell from the source.
+            crf: Quality of H.264 or HEVC, 0 (best) to 51; 16 is hard to tell from the source.
             lossless: Keep every RGB value bit for bit (H.264 RGB; few browsers play it).
             metadata: Names and texts for the container, before those of the file that was read.
             progress: Called as `progress(frames done, frames in all)`.

@@ -80,6 +80,11 @@ class Colour(NamedTuple):
         )
 
     @property
+    def invertible(self) -> bool:
+        """Whether there is a way back from RGB to samples of luma and chroma."""
+        return self.matrix in LUMA and self.matrix != _CONSTANT
+
+    @property
     def hdr(self) -> bool:
         return self.transfer in (PQ, HLG)
 
@@ -90,14 +95,10 @@ class Colour(NamedTuple):
         if self.hdr:
             curve = "PQ" if self.transfer == PQ else "HLG"
             white = f"reference white {REFERENCE_WHITE:.0f} cd/m2"
-            return f"HDR ({curve}, {name}) read and written as SDR BT.709: tone-mapped, {white}"
+            return f"HDR ({curve}, {name}) read as SDR BT.709: tone-mapped, {white}"
         if self.plain:
             return None
-        return (
-            f"{name} colours read and written as BT.709"
-            if self.primaries != 1
-            else "colours read and written as BT.709"
-        )
+        return f"{name} colours read as BT.709" if self.primaries != 1 else "Colours read as BT.709"
 
 
 class Tables(NamedTuple):
@@ -279,8 +280,16 @@ class RgbReader:
         layout = "gbrp16le" if colour.matrix == 0 else "yuv444p16le"
         if any(names):
             layout = "gbrap16le" if colour.matrix == 0 else "yuva444p16le"
+        # The samples stay what they are; swscale refuses the matrices that it does not know, also where it needs none.
+        matrix = _MATRICES[1] if colour.matrix in (_YCGCO, _CONSTANT, _ICTCP) else None
         deep = self._scaler.reformat(
-            frame, format=layout, src_color_range=scale, dst_color_range=scale, interpolation=SCALING
+            frame,
+            format=layout,
+            src_colorspace=matrix,
+            dst_colorspace=matrix,
+            src_color_range=scale,
+            dst_color_range=scale,
+            interpolation=SCALING,
         )
         order = (2, 0, 1) if colour.matrix == 0 else (0, 1, 2)  # planes of RGB are stored G, B, R
         samples = np.stack([plane(deep, index) for index in order])

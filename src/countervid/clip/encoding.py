@@ -1,4 +1,4 @@
-"""A clip as H.264 in mp4, mov or mkv, with its sound."""
+"""A clip as H.264, or in the coding of its file, in mp4, mov or mkv, with its sound."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import platform
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from av.video.reformatter import ColorRange, Colorspace
 
 from countervid.clip.colour import SCALING, padded_plane
 from countervid.clip.labels import kept_metadata
+from countervid.clip.native import NativeFrames, native_of
 from countervid.clip.sources import Pictures, Source, durations, rounded
 from countervid.clip.subsampled import from_rgb, from_rgb_coefficients
 from countervid.clip.tracks import TrackCarrier
@@ -113,16 +115,26 @@ def write_video(
         # When each track begins is counted in the movie's own ticks; these hold the stamps exactly.
         scale = math.lcm(time_base.denominator, 90_000)
         flags["movie_timescale"] = str(scale if scale < 1 << 31 else 90_000)
-    with av.open(f"file:{partial.absolute()}", mode="w", format=container, container_options=flags) as output:
+    origin = None if lossless else native_of(source)
+    with ExitStack() as stack:
+        native = None if origin is None else stack.enter_context(NativeFrames(origin))
+        output = stack.enter_context(
+            av.open(f"file:{partial.absolute()}", mode="w", format=container, container_options=flags)
+        )
         output.metadata.update({**kept_metadata(source.metadata), **metadata})
-        stream = output.add_stream("libx264rgb" if lossless else "libx264", rate=source.rate)
-        stream.width, stream.height, stream.pix_fmt = source.width, source.height, layout
-        stream.options = {**quality, "threads": "4", **SAME_BYTES}
+        if native is None:
+            stream = output.add_stream("libx264rgb" if lossless else "libx264", rate=source.rate)
+            stream.width, stream.height, stream.pix_fmt = source.width, source.height, layout
+            stream.options = quality
+        else:
+            stream = native.add_stream(output, crf, len(stamps))
+        if stream.codec_context.name != "libx265":
+            stream.options |= {"threads": "4", **SAME_BYTES}
         stream.codec_context.time_base = stream.time_base = time_base
         stream.codec_context.flags |= Flags.frame_duration  # else packets of B-frames have none
-        if source.aspect is not None:
-            stream.codec_context.sample_aspect_ratio = source.aspect
-        if not lossless:
+        if (aspect := source.aspect if native is None else native.aspect) is not None:
+            stream.codec_context.sample_aspect_ratio = aspect
+        if native is None and not lossless:
             stream.codec_context.color_range = ColorRange.MPEG
             for tag in ("colorspace", "color_primaries", "color_trc"):
                 setattr(stream.codec_context, tag, 1)  # BT.709 (ITU-T H.273)
@@ -130,7 +142,7 @@ def write_video(
         with TrackCarrier.opened(source.tracks, output, stream) as rest:
             for index in range(len(source.stamps)):
                 pixels = yield
-                frame = _frame(pixels, layout)
+                frame = _frame(pixels, layout) if native is None else native.edited(index, pixels)
                 frame.pts, frame.time_base, frame.duration = stamps[index], time_base, shown_for[index]
                 track.mux(stream.encode(frame))
                 rest.carry(until=stamps[index] * time_base)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from countervid.clip.coded import Coded
 from countervid.clip.colour import Colour, RgbReader
 from countervid.clip.container import opened, video_stream
 from countervid.clip.discontinuity import one_clock
@@ -47,6 +48,20 @@ class Upright(NamedTuple):
             pixels = pixels[::-1]
         return np.ascontiguousarray(pixels)
 
+    def undo(self, pixels: np.ndarray) -> np.ndarray:
+        """`(H, W, 3)` as shown -> as stored."""
+        if self.mirror_y:
+            pixels = pixels[::-1]
+        if self.mirror_x:
+            pixels = pixels[:, ::-1]
+        return np.ascontiguousarray(pixels.swapaxes(0, 1) if self.transpose else pixels)
+
+    def matrix(self) -> list[int]:
+        """The display matrix that asks for it, see `_upright`."""
+        x, y = (-1 if mirrored else 1 for mirrored in (self.mirror_x, self.mirror_y))
+        a, b, c, d = (0, y, x, 0) if self.transpose else (x, 0, 0, y)
+        return [a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30]
+
 
 @dataclass(frozen=True, eq=False)
 class VideoSource:
@@ -67,11 +82,15 @@ class VideoSource:
     clock_notes: Sequence[str] = ()
     log: FrameLog = field(default_factory=FrameLog)
     reader: RgbReader = field(default_factory=RgbReader)
+    coded: Coded | None = None
+    # Called with each frame that is read: its number, the frame, and what is read of it as shown. See `NativeFrames`.
+    listeners: list[Callable[[int, Any, np.ndarray], None]] = field(default_factory=list)
 
     @property
     def notes(self) -> Sequence[str]:
-        """How the times, colours and fields are read; damaged frames as far as they were decoded until now."""
-        return [*self.clock_notes, *self.log.notes(len(self.stamps))]
+        """How the times, colours and fields are read and written; damaged frames as far as they were decoded by now."""
+        written = None if self.coded is None else self.coded.note
+        return [*self.clock_notes, *self.log.notes(len(self.stamps)), *([written] if written else [])]
 
     @staticmethod
     def probe(path: Path) -> VideoSource:
@@ -129,6 +148,7 @@ class VideoSource:
             last=clock.last,
             clock_notes=clock.notes,
             log=log,
+            coded=Coded.of(first),
             reader=RgbReader(Colour.of(first).peak),  # one curve, also where only some frames tell the peak
         )
 
@@ -171,6 +191,15 @@ class VideoSource:
             pictures.append(picture)
         return torch.from_numpy(np.stack(pictures))
 
+    def decoded(self, start: int) -> Iterator[tuple[int, Any]]:
+        """From number `start` on: the number, and the frame in its own pixel format, as stored."""
+        number = start
+        for frame in self._frames(start):
+            yield number, frame
+            number += 1
+        if number < len(self.stamps):
+            raise self._damaged(number)
+
     def _frames(self, start: int) -> Iterator[Any]:
         """Whole pictures from number `start` on: the same, wherever reading begins."""
         frames = self._looked_at(start)
@@ -200,15 +229,16 @@ class VideoSource:
         """Fill `out` `(H, W, 3)` uint8 with a decoded frame as shown."""
         straight = self.upright == Upright() and (frame.height, frame.width) == out.shape[:2]
         pixels = self.reader.read(frame, out if straight else None)
-        if pixels is out:
-            return
-        pixels = self.upright.apply(pixels)
-        if pixels.shape != out.shape:
-            raise ClipError(
-                f"`{self.path}` changes its size: frame {number} is {pixels.shape[1]} x {pixels.shape[0]}, "
-                f"the first is {self.width} x {self.height}. Convert it to one size."
-            )
-        out[:] = pixels
+        if pixels is not out:
+            pixels = self.upright.apply(pixels)
+            if pixels.shape != out.shape:
+                raise ClipError(
+                    f"`{self.path}` changes its size: frame {number} is {pixels.shape[1]} x {pixels.shape[0]}, "
+                    f"the first is {self.width} x {self.height}. Convert it to one size."
+                )
+            out[:] = pixels
+        for listener in self.listeners:
+            listener(number, frame, out)
 
     def digest(self) -> str:
         return digest_of_files([self.path])
