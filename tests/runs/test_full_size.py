@@ -41,6 +41,7 @@ def path(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("name", QUICK)
 def test_ten_seconds_of_full_hd(name, path, tmp_path):
     clip, editor = Clip.read(path), load_editor(name, cache=tmp_path / "cache", **QUICK[name])
