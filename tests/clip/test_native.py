@@ -52,7 +52,7 @@ def make(
         (stream.height, stream.width), stream.pix_fmt = side, layout
         stream.options = {"crf": "8", "preset": "veryfast"}
         if codec == "libx265":
-            stream.options |= {"x265-params": f"log-level=none:pools=none:{params}"}
+            stream.options |= {"x265-params": f"log-level=none:pools=none:asm=sse4.2:{params}"}
         context = stream.codec_context
         context.time_base = stream.time_base = Fraction(1, 1000)
         context.colorspace, context.color_primaries, context.color_trc, context.color_range = tags

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
@@ -16,8 +17,10 @@ from countervid.clip.video import Upright, VideoSource
 
 _HELD_BYTES = 512 << 20  # decoded frames that wait for their edit; of those that are further ahead none is kept
 _HELD_FRAMES = 8  # that many always
-# Fixed numbers of threads: what x265 writes depends on them. It would also write what processor it ran on.
-_X265 = "log-level=error:info=0:frame-threads=2:pools=4"
+# Fixed numbers of threads: what x265 writes depends on them. It would also write what processor it ran on. Its AVX2 and
+# AVX-512 code writes outside of its memory (seen with small pictures); with older instructions it does not.
+_OLDER = ["asm=sse4.2"] if platform.machine().lower() in ("x86_64", "amd64") else []
+_X265 = ["log-level=error", "info=0", "frame-threads=2", "pools=4", *_OLDER]
 _SHORT = 2  # frames; x265 gives no decoding times to fewer than its B-frames need
 
 
@@ -129,7 +132,7 @@ class NativeFrames:
         stream.options = {"preset": "fast", "crf": str(crf)}
         context = stream.codec_context
         if coded.deep:
-            parameters = [_X265, *(["bframes=0"] if count <= _SHORT else []), *_light_parameters(coded.light)]
+            parameters = [*_X265, *(["bframes=0"] if count <= _SHORT else []), *_light_parameters(coded.light)]
             stream.options |= {"x265-params": ":".join(parameters)}
             if output.format.name != "matroska":
                 context.codec_tag = "hvc1"  # the one that Apple's players take
