@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 from countervid.autoencoder.clip_guidance import TextGuidance
 from countervid.autoencoder.directions import Direction
 from countervid.clip import Clip
+from countervid.editors.cache import Cache
 from countervid.editors.store import Store
 from countervid.errors import ConfigError
 from countervid.face.pipeline import FaceTrack
@@ -23,11 +24,6 @@ from countervid.face.pipeline import FaceTrack
 Attributes = dict[str, str]  # variable -> value name
 Guide = Direction | TextGuidance  # how, for editors that know a way of their own
 Report = Callable[[str, int, int], None]  # what is being done, frames done, frames in all
-
-
-def default_cache() -> Path:
-    """Where prepared clips are kept unless told otherwise."""
-    return Path.home() / ".cache" / "countervid" / "prepared"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +193,7 @@ def load_editor(
     name: str,
     model: str | Path | None = None,
     *,
-    cache: Path | None = None,
+    cache: Path | Cache | None = None,
     preset: str | None = None,
     **settings: object,
 ) -> Editor:
@@ -206,7 +202,7 @@ def load_editor(
     Args:
         name: One of `names()`.
         model: A folder of weights, or None for the bundled miniature.
-        cache: Where prepared clips are kept; None is `default_cache()`.
+        cache: Where prepared clips are kept, and how much of it; None is `default_cache()`.
         preset: One of `presets(name)`; with the bundled model, `miniature` where there is one.
         settings: Fields of the editor's `Config`; they go before the preset's.
 

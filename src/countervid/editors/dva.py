@@ -35,12 +35,13 @@ from countervid.autoencoder.recognizer import recognizer_of
 from countervid.clip import Clip
 from countervid.clip.sheets import write_rows
 from countervid.diffusion.samplers import sampler
-from countervid.editors.base import Attributes, Guide, Prepared, Report, Seen, Target, default_cache, register_editor
+from countervid.editors.base import Attributes, Guide, Prepared, Report, Seen, Target, register_editor
+from countervid.editors.cache import Cache, as_cache
 from countervid.editors.dva_drawing import Drawing, load, name_of
 from countervid.editors.store import Store, Tensors
 from countervid.editors.taken import TakenCrops, crops_by_window
 from countervid.embeddings.contrastive import Contrastive
-from countervid.errors import ConfigError, FaceError, InterventionError, ModelError
+from countervid.errors import ConfigError, InterventionError, ModelError
 from countervid.face import align
 from countervid.face.parse import NOT_FACE, MaskConfig, Part
 from countervid.face.paste import MODES, Mode
@@ -49,6 +50,7 @@ from countervid.files.whole import write_whole
 from countervid.models.device import choose_device
 
 FORMAT = 1  # of what is stored
+TRACK = "track.safetensors"
 _PREVIEW_EVERY = 25  # iterations of a search by text
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -101,7 +103,7 @@ class DVA:
     Config = DVAConfig
 
     def __init__(
-        self, config: DVAConfig | None = None, *, model: str | Path | None = None, cache: Path | None = None
+        self, config: DVAConfig | None = None, *, model: str | Path | None = None, cache: Path | Cache | None = None
     ) -> None:
         """
         Args:
@@ -115,7 +117,7 @@ class DVA:
             ModelError: Weights are missing or damaged.
         """
         self.config = config or DVAConfig()
-        self.cache = cache or default_cache()
+        self.cache = as_cache(cache)
         self.miniature = model is None
         folders = _folders(None if model is None else Path(model))
         self._checksums = {
@@ -185,7 +187,7 @@ class DVA:
             "weights": self.weights(),
             "faces": self.pipeline.names(),
         }
-        store = Store(self.cache, self.name, origin)
+        store = Store(self.cache, self.name, origin, clip)
         with closing(TakenCrops(self.faces.size, store.folder)) as taken:
             track = self._track(clip, store, report, taken)
             starts = self._starts(track)
@@ -328,15 +330,10 @@ class DVA:
         return [start for start in range(0, len(track), size) if len(track.frames(start, start + size))]
 
     def _track(self, clip: Clip, store: Store, report: Report | None, taken: TakenCrops) -> FaceTrack:
-        path = store.folder / "track.safetensors"
-        if path.exists():
-            try:
-                return FaceTrack.load(path)
-            except FaceError:
-                path.unlink(missing_ok=True)
-        track = self.pipeline.analyze(clip, self.config.face, _shown(report, "finding the face"), taken)
-        track.save(path)
-        return track
+        shown = _shown(report, "finding the face")
+        return store.fetch_file(
+            TRACK, lambda path: self.pipeline.analyze(clip, self.config.face, shown, taken).save(path), FaceTrack.load
+        )
 
     def _look(
         self, clip: Clip, track: FaceTrack, starts: list[int], store: Store, report: Report | None, taken: TakenCrops

@@ -25,7 +25,8 @@ from countervid.clip import Clip
 from countervid.diffusion.blocks import seeded
 from countervid.diffusion.stable import FramesPipeline, Held, load_pipeline
 from countervid.diffusion.windows import Window, windows
-from countervid.editors.base import Attributes, Guide, Prepared, Report, Seen, Target, default_cache
+from countervid.editors.base import Attributes, Guide, Prepared, Report, Seen, Target
+from countervid.editors.cache import Cache, as_cache
 from countervid.editors.store import Store, Tensors
 from countervid.editors.taken import TakenCrops, TakenFrames, crops_by_window
 from countervid.editors.text_drawing import Drawing, Payload, Region, loaded, shown
@@ -37,6 +38,7 @@ from countervid.models.device import choose_device
 from countervid.models.finite import check_result
 
 FORMAT = 1  # of what is stored
+TRACK = "track.safetensors"
 REGIONS = ("face", "frame")
 AGAINST = ("drawn", "encoded")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -104,7 +106,9 @@ class TextGuided:
     presets: ClassVar[dict[str, dict[str, object]]] = {}
     needs_pixels: ClassVar[bool] = False  # whether preparing looks at the frames too, not at latents alone
 
-    def __init__(self, config: Any = None, *, model: str | Path | None = None, cache: Path | None = None) -> None:
+    def __init__(
+        self, config: Any = None, *, model: str | Path | None = None, cache: Path | Cache | None = None
+    ) -> None:
         """
         Args:
             config: Settings.
@@ -115,7 +119,7 @@ class TextGuided:
             ModelError: There is no such model, or it is of another kind.
         """
         self.config: Any = config or self.Config()
-        self.cache = cache or default_cache()
+        self.cache = as_cache(cache)
         self.miniature = model is None
         self.device = choose_device(self.config.device)
         self.diffusion = load_pipeline(
@@ -162,17 +166,11 @@ class TextGuided:
         Raises:
             FaceError: The clip shows no face, or not so many.
         """
-        store = Store(
-            self.cache,
-            self.name,
-            {
-                "format": FORMAT,
-                "clip": clip.digest(),
-                "face": self.config.face,
-                "faces": self.faces.names(),
-                "size": self._read_at,
-            },
-        )
+        origin = {
+            "format": FORMAT, "clip": clip.digest(), "face": self.config.face, "faces": self.faces.names(),
+            "size": self._read_at,
+        }  # fmt: skip
+        store = Store(self.cache, self.name, origin, clip)
         track = self._track(clip, store, report)
         identity = store.fetch("identity", lambda: {"mean": self._identity(clip, track)})["mean"]
         counts = track.counts()
@@ -223,7 +221,7 @@ class TextGuided:
             raise ClipError(
                 f"`{self.name}` needs at least {self.config.least} frames to edit, this clip has {len(place.frames)}."
             )
-        store = Store(self.cache, self.name, origin)
+        store = Store(self.cache, self.name, origin, clip)
         parts = windows(len(place.frames), self.config.window, self.config.overlap)
         tell = shown(report, "encoding")
         for i, part in enumerate(parts):
@@ -294,8 +292,7 @@ class TextGuided:
         return result
 
     def _track(self, clip: Clip, store: Store, report: Report | None) -> FaceTrack:
-        path = store.folder / "track.safetensors"
-        if not path.exists():
+        def analyze(path: Path) -> None:
             for left in self._taken.values():  # of a clip that was looked at and never prepared
                 left.close()
             self._taken.clear()
@@ -311,7 +308,8 @@ class TextGuided:
             if frames is not None:
                 crops.close()
             self._taken[store.key] = frames or crops
-        return FaceTrack.load(path)
+
+        return store.fetch_file(TRACK, analyze, FaceTrack.load)
 
     def _tap(self, clip: Clip, store: Store) -> TakenFrames:
         place = Region("frame", clip, None, self.diffusion.size, self.diffusion.factor)
