@@ -290,3 +290,26 @@ def test_what_the_analysis_left_is_what_the_clip_holds(name: str, region: str, m
     if name == "flatten":
         flows = [ready.store.load(f"prepared/{part.start:08d}")["trajectories"] for ready in (first, second)]
         assert torch.equal(*flows)
+
+
+@pytest.mark.parametrize("name", ["tokenflow", "flatten"])
+def test_what_is_kept_or_computed_again_is_the_same_to_the_byte(name: str, make: Make, tmp_path: Path) -> None:
+    clip, found, kept = Clip.from_frames(astronaut_frames(7)), [], []
+    for room in (1000.0, 0.0, 1e-3):
+        editor = make(name, cache=f"cache-{room}", window=4, overlap=1, keep_mb=room)
+        ready = editor.prepare(clip, FACTUAL, prompt="She is young.")
+        found.append(editor.edit(ready, target()).frames)
+        kept.append(sum(path.stat().st_size for path in (ready.store.folder / "prepared").iterdir()))
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+    assert kept[1] == kept[2] < kept[0] / 2
+
+
+@EDITORS
+def test_of_the_way_into_noise_only_the_end_and_the_overlap_are_kept(name: str, make: Make) -> None:
+    editor = make(name, window=4, overlap=1)
+    ready = editor.prepare(Clip.from_frames(astronaut_frames(7)), FACTUAL, prompt="She is young.")
+    first, last = (ready.store.load(f"prepared/{part.start:08d}") for part in ready.payload.windows)
+    assert "path" not in first and "path" not in last and "tail" not in last
+    if name != "tokenflow":  # which inverts frame by frame
+        assert first["tail"].shape[1] == 1
+        assert torch.equal(first["tail"][-1], first["start"][-1:])

@@ -8,9 +8,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from countervid.cli.common import console
+from countervid.cli.common import CacheLimitOption, CacheOption, console
 from countervid.cli.edit import (
-    CacheOption,
     DeviceOption,
     GraphOption,
     ModelOption,
@@ -41,6 +40,7 @@ def baseline(
     graph: GraphOption = "face",
     device: DeviceOption = None,
     cache: CacheOption = None,
+    cache_limit: CacheLimitOption = None,
 ) -> None:
     """Edit every clip of a file by the file's own prompts, unsteered. The same command goes on."""
     from countervid.cli.stages import stages, wait_politely
@@ -60,7 +60,9 @@ def baseline(
     there = {name: path for name in wanted if (path := clip_of(data, name)) is not None}
     if not there:
         raise ClipError(f"None of the {len(wanted)} clips of `{prompts}` is in `{data}`.")
-    chosen = make_editor(editor, model, cache, preset=preset, region=region, device=device, settings=settings)
+    chosen = make_editor(
+        editor, model, cache, cache_limit=cache_limit, preset=preset, region=region, device=device, settings=settings
+    )
     with results_in(out, "baseline.json") as results:
         for name, path in there.items():
             entry, clip = wanted[name], Clip.read(path)

@@ -11,7 +11,8 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -23,6 +24,20 @@ if TYPE_CHECKING:
 DoOption = Annotated[
     list[str],
     typer.Option("--do", metavar="NAME=VALUE", help="Set an attribute: --do age=old. Repeat it to set several."),
+]
+
+CacheOption = Annotated[
+    Optional[Path],
+    typer.Option(envvar="COUNTERVID_CACHE", help="Where prepared clips are kept.", show_default="~/.cache/countervid"),
+]
+CacheLimitOption = Annotated[
+    Optional[str],
+    typer.Option(
+        envvar="COUNTERVID_CACHE_LIMIT",
+        metavar="SIZE",
+        help="How much of them: 5GB. What was not used for longest goes first.",
+        show_default="20GB, or half of the disk's room",
+    ),
 ]
 
 # Errors of the machine that a user can mend, and what to do about each.

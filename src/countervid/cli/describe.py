@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from countervid.cli.common import console
+from countervid.cli.common import CacheLimitOption, CacheOption, console
 from countervid.cli.edit import (
-    CacheOption,
     ClipArgument,
     EditorOption,
     FaceOption,
@@ -38,6 +37,7 @@ def describe(
     face: FaceOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
     cache: CacheOption = None,
+    cache_limit: CacheLimitOption = None,
 ) -> None:
     """Say what is seen in a video: the person's attributes, the graph, and what each intervention would change."""
     from countervid.cli.stages import stages, wait_politely
@@ -49,7 +49,7 @@ def describe(
 
     plan = CausalGraph.load(graph)
     source = Clip.read(clip)
-    chosen = make_editor(editor, model, cache, face=one_person(person, face))
+    chosen = make_editor(editor, model, cache, cache_limit=cache_limit, face=one_person(person, face))
     if not hasattr(chosen, "look"):
         raise ConfigError(f"The editor `{editor}` cannot read attributes off a clip. Use one that does: dva.")
     with stages() as report:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from countervid.cli.common import DoOption, console, settings_of
+from countervid.cli.common import CacheLimitOption, CacheOption, DoOption, console, settings_of
+from countervid.cli.preflight import preflight
 from countervid.cli.steering import (
     PAPER,
     ChatOption,
@@ -55,10 +56,6 @@ PersonOption = Annotated[
 DeviceOption = Annotated[
     Optional[str],
     typer.Option(help="cpu, cuda, cuda:1 ... or auto, a GPU where there is one.", show_default="auto"),
-]
-CacheOption = Annotated[
-    Optional[Path],
-    typer.Option(envvar="COUNTERVID_CACHE", help="Where prepared clips are kept.", show_default="~/.cache/countervid"),
 ]
 
 
@@ -122,6 +119,7 @@ def edit(
         bool, typer.Option("--marking/--no-marking", help="Mark the result as synthetic: metadata and watermark.")
     ] = True,
     cache: CacheOption = None,
+    cache_limit: CacheLimitOption = None,
 ) -> None:
     """Write the counterfactual of a video: the same clip, had the person been so. The same command resumes."""
     from countervid.cli.stages import stages, wait_politely
@@ -159,13 +157,22 @@ def edit(
     if everyone and person is not None:
         raise ConfigError(f"`--everyone` and `--person {person}` ask for different people. Give one of them.")
     chosen = make_editor(
-        editor, model, cache, preset=preset, steps=steps, face=person, region=region, device=device, settings=settings
+        editor,
+        model,
+        cache,
+        cache_limit=cache_limit,
+        preset=preset,
+        steps=steps,
+        face=person,
+        region=region,
+        device=device,
+        settings=settings,
     )
     steered = steering_options(
         chosen, plan, critic=critic, url=critic_url, writer=writer, steering=steering, max_edits=max_edits,
         max_calls=max_calls, max_cost=max_cost, looks=looks, chat=chat,
     )  # fmt: skip
-    with stages() as report:
+    with preflight(chosen, source, 1 if critic is None else max_edits), stages() as report:
 
         def run(folder: Path) -> Result:
             return counterfactual(
@@ -234,16 +241,18 @@ def make_editor(
     model: str | Path | None,
     cache: Path | None,
     *,
+    cache_limit: str | None = None,
     preset: str | None = None,
     settings: list[str] | None = None,
     **given: object,
 ) -> Editor:
     """The editor that the options describe; options that were not given (None) are left to its defaults."""
+    from countervid.cli.cache import opened
     from countervid.editors.base import load_editor
 
     chosen = {key: value for key, value in given.items() if value is not None}
     chosen |= settings_of(settings or [], "--set")
-    return load_editor(name, model, cache=cache, preset=preset, **chosen)
+    return load_editor(name, model, cache=opened(cache, cache_limit), preset=preset, **chosen)
 
 
 def show(result: Result) -> None:

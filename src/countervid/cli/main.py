@@ -55,6 +55,7 @@ COMMANDS: dict[str, Entry] = {
     "verify": Entry("countervid.cli.verify", "Say whether a video was made here, and by which intervention."),
     "graph": Entry("countervid.cli.graph", "Show, check and query causal graphs."),
     "phantom": Entry("countervid.cli.phantom", "Render people, and their true counterfactuals."),
+    "cache": Entry("countervid.cli.cache", "List what is kept of prepared clips, and remove it."),
     "models": Entry("countervid.cli.models", "List model weights, fetch published ones, import others."),
     "align": Entry("countervid.cli.align", "Cut aligned face crops out of raw videos, to train on."),
     "train": Entry("countervid.cli.train", "Train the autoencoder and the bundled models."),

@@ -7,9 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from countervid.cli.common import console
+from countervid.cli.common import CacheLimitOption, CacheOption, console
 from countervid.cli.edit import (
-    CacheOption,
     DeviceOption,
     ModelOption,
     PresetOption,
@@ -17,6 +16,7 @@ from countervid.cli.edit import (
     SettingsOption,
     make_editor,
 )
+from countervid.cli.preflight import preflight
 from countervid.errors import ClipError, ConfigError
 
 app = typer.Typer(no_args_is_help=True)
@@ -41,6 +41,7 @@ def prepare(
     settings: SettingsOption = None,
     device: DeviceOption = None,
     cache: CacheOption = None,
+    cache_limit: CacheLimitOption = None,
 ) -> None:
     """Invert, encode, fine-tune: all that does not depend on what is asked for. The same command goes on."""
     from countervid.cli.stages import stages, wait_politely
@@ -63,11 +64,14 @@ def prepare(
         absent = [name for name, path in found.items() if path is None]
         if not asked:
             raise ClipError(f"None of the {len(prompts)} clips of `{source_prompts}` is in `{data}`.")
-    chosen = make_editor(editor, model, cache, preset=preset, region=region, device=device, settings=settings)
+    chosen = make_editor(
+        editor, model, cache, cache_limit=cache_limit, preset=preset, region=region, device=device, settings=settings
+    )
     screen = console()
     for path, said in asked:
-        with stages() as report:
-            prepared = chosen.prepare(Clip.read(path), {}, prompt=said, report=report)
+        clip = Clip.read(path)
+        with preflight(chosen, clip, edits=0), stages() as report:
+            prepared = chosen.prepare(clip, {}, prompt=said, report=report)
         screen.print(f"{path.name}: {len(prepared.clip)} frames, kept as {prepared.key}", soft_wrap=True)
     if absent:
         screen.print(f"Not in {data}, and left out: {', '.join(absent[:8])}{' ...' if len(absent) > 8 else ''}")

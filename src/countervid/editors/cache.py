@@ -87,10 +87,10 @@ class Cache:
         if self._used is not None:
             self._used += size
 
-    def make_room(self, size: int, *, for_entry: str = "") -> int:
+    def make_room(self, size: int, *, for_entry: str = "", for_clip: str = "") -> int:
         """Remove what was not used for longest until `size` bytes more fit: first edits, then entries. Bytes removed.
 
-        What `for_entry` prepared stays, and all that a living process uses.
+        The entry `for_entry` stays, those of the clip with the digest `for_clip`, and all that a living process uses.
 
         Raises:
             OutputError: There is not so much to remove.
@@ -102,7 +102,11 @@ class Cache:
         entries = self.entries()
         before = self._used = self.used(entries)
         limit = self.bound(before)
-        others = [entry for entry in reversed(entries) if entry.name != for_entry]
+        others = [
+            entry
+            for entry in reversed(entries)
+            if entry.name != for_entry and not (for_clip and entry.digest == for_clip)
+        ]
         for entry in others:
             if self._used + size > limit and entry.edits:
                 self._used -= entry.edits * self.remove(entry, edits_only=True)

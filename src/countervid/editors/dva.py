@@ -40,6 +40,7 @@ from countervid.editors.cache import Cache, as_cache
 from countervid.editors.dva_drawing import Drawing, load, name_of
 from countervid.editors.store import Store, Tensors
 from countervid.editors.taken import TakenCrops, crops_by_window
+from countervid.editors.work import Work, dva_work
 from countervid.embeddings.contrastive import Contrastive
 from countervid.errors import ConfigError, InterventionError, ModelError
 from countervid.face import align
@@ -150,6 +151,10 @@ class DVA:
     def costs(self) -> dict[str, int]:
         """What this editor has computed so far: evaluations of its network, one a frame, and loads of its weights."""
         return {"unet_evaluations": self.autoencoder.evaluations, "model_loads": 1}
+
+    def work(self, clip: Clip, edits: int = 1) -> Work:
+        """What preparing a clip and so many edits compute and keep."""
+        return dva_work(self, clip, edits)
 
     @torch.inference_mode()
     def prepare(self, clip: Clip, factual: Attributes, *, prompt: str = "", report: Report | None = None) -> Prepared:

@@ -38,7 +38,9 @@ class FlattenConfig(TextGuidedConfig):
     inject_steps: int = 40  # of sampling take the inversion's features, queries and keys
     own_queries: bool = False  # along the flow: the layer's queries and keys, else what attention made (`old_qk`)
     flow: str = "dis"  # or raft, as published, which needs torchvision
-    keep: bool = True  # the inversion's features, once a clip; else they are computed again for every prompt
+    # MB of the inversion's features that may be kept of a clip; where they take more, they are computed again for every
+    # prompt, to the same bytes: `inject_steps` evaluations a frame. 0 keeps none.
+    keep_mb: float = 1000.0
 
     least: ClassVar[int] = 2
 
@@ -46,6 +48,8 @@ class FlattenConfig(TextGuidedConfig):
         super().__post_init__()
         if self.flow not in FLOWS:
             raise ConfigError(f"`flow` must be one of {', '.join(FLOWS)}, got `{self.flow}`.")
+        if not self.keep_mb >= 0:
+            raise ConfigError(f"`keep_mb` must be 0 or more, got {self.keep_mb}.")
         if not 0 <= self.inject_steps:
             raise ConfigError(f"`inject_steps` must be 0 or more, got {self.inject_steps}.")
         if self.inversion_steps < self.steps:
@@ -98,11 +102,11 @@ class FlattenPipeline(InflatedPipeline):
         for level in levels[1:]:
             names = decoder_attentions(unet, level)
             injected += names[:1] if level == levels[-1] else names
-        self._state = _State()
-        self._residuals = [
+        self._state, self.injected = _State(), injected
+        self.residuals = [
             f"up_blocks.{levels[0]}.resnets.{i}" for i in range(min(2, len(unet.up_blocks[levels[0]].resnets)))
         ]
-        self._residuals += [f"up_blocks.{level}.resnets.0" for level in levels[1:2]]
+        self.residuals += [f"up_blocks.{level}.resnets.0" for level in levels[1:2]]
         set_self_attention(
             unet, lambda name: _FlowGuided(self._state, self.clip, name, name in finest, name in injected)
         )
@@ -122,7 +126,7 @@ class FlattenPipeline(InflatedPipeline):
 
         self._state.saving = saved
         try:
-            with listening(self.unet, {f"{name}.conv2": save(name) for name in self._residuals}):
+            with listening(self.unet, {f"{name}.conv2": save(name) for name in self.residuals}):
                 noise = self.noise(x, t, words)
         finally:
             self._state.saving = None
@@ -139,7 +143,7 @@ class FlattenPipeline(InflatedPipeline):
 
         self._state.given = given
         try:
-            with listening(self.unet, {f"{name}.conv2": put(name) for name in self._residuals}):
+            with listening(self.unet, {f"{name}.conv2": put(name) for name in self.residuals}):
                 return self.look(x, t, words)
         finally:
             self._state.given = None
@@ -150,7 +154,10 @@ class FlattenPipeline(InflatedPipeline):
         held: Held | None = None, progress: Progress | None = None, frames: Tensor | None = None,
         trajectories: Tensor | None = None, **_: Any,
     ) -> Tensors:  # fmt: skip
-        """Follow the flow, invert the clip without words, keep the features that edits take.
+        """Follow the flow, invert the clip without words, keep the features that edits take, where there is room.
+
+        `path` is every level's latents, for a window that goes on from this one; `sample` needs `start`, and either the
+        features or, in `source`, the latents that they come from.
 
         Args:
             frames: `(F, 3, H, W)` in 0..1, for the flow.
@@ -169,19 +176,23 @@ class FlattenPipeline(InflatedPipeline):
         self.follow(trajectories, config.own_queries)
         wanted = {t: i for i, t in enumerate(times[: config.inject_steps])}
         words, kept, done = self.words("").embedding, dict[str, Tensor](), [0]
+        room = config.keep_mb * 1e6 / max(len(wanted), 1)  # for those of one step
 
         def model(x: Tensor, t: int, told: Tensor) -> Tensor:
             done[0] += 1
             if progress is not None:
                 progress(done[0], len(levels) - 1)
-            if not (config.keep and t in wanted):
+            if not room or t not in wanted:
                 return self.noise(x, t, told)
             noise, saved = self.features(x, t, told)
+            if sum(tensor.nbytes for tensor in saved.values()) > room:  # every step's take the same
+                return noise
             kept.update({f"{wanted[t]}/{name}": tensor for name, tensor in saved.items()})
             return noise
 
         path = self.climb(latents, levels, words, ahead=False, held=held, model=model)
-        return {"path": path, "trajectories": trajectories, "words": words, **kept}
+        prepared = {"path": path, "start": path[-1].clone(), "trajectories": trajectories, "words": words, **kept}
+        return prepared if kept else prepared | {"source": path[[levels.index(t) for t in wanted]]}
 
     @torch.no_grad()
     def sample(
@@ -190,7 +201,7 @@ class FlattenPipeline(InflatedPipeline):
         callback_on_step_end: StepEnd | None = None, progress: Progress | None = None,
     ) -> Tensor:  # fmt: skip
         words = self.told(prompt, negative_prompt, source_prompt, strength)
-        times, levels = self.timesteps(config.steps), self.timesteps(config.inversion_steps)[::-1]
+        times = self.timesteps(config.steps)
         self.follow(prepared["trajectories"], config.own_queries)
 
         def look(i: int, t: int, x: Tensor) -> Tensor:
@@ -198,11 +209,11 @@ class FlattenPipeline(InflatedPipeline):
                 return self.look(x, t, words)
             given = {n.partition("/")[2]: tensor for n, tensor in prepared.items() if n.startswith(f"{i}/")}
             if not given:
-                _, given = self.features(prepared["path"][levels.index(t)], t, prepared["words"])
+                _, given = self.features(prepared["source"][i], t, prepared["words"])
             return self.look_with(x, t, words, given)
 
         # As published: the last level's latent, taken to stand at the first level of sampling.
-        return self.descend(prepared["path"][-1], times, config, held, callback_on_step_end, progress, look)
+        return self.descend(prepared["start"], times, config, held, callback_on_step_end, progress, look)
 
 
 @register_editor("flatten")

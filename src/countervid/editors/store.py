@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from countervid.clip import Clip
 from countervid.editors import locks
@@ -128,8 +128,14 @@ class Store:
         self.cache.make_room(size, for_entry=self._entry)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with replacing(path) as partial, utf8_path(partial) as opened:
-                save_file(tensors, opened, metadata={"sha256": self._checksum(name, tensors)})
+            with replacing(path) as partial:
+                metadata = {"sha256": self._checksum(name, tensors)}
+                try:
+                    str(partial).encode()
+                except UnicodeEncodeError:  # the library takes paths of UTF-8 alone
+                    partial.write_bytes(save(tensors, metadata=metadata))
+                else:
+                    save_file(tensors, partial, metadata=metadata)
                 os.chmod(partial, 0o644)
         except SafetensorError as error:  # that is how a full disk is told
             raise OutputError(

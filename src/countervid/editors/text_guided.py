@@ -8,6 +8,7 @@ where nothing was edited the source stays, bit for bit. Long clips go through in
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,6 +31,7 @@ from countervid.editors.cache import Cache, as_cache
 from countervid.editors.store import Store, Tensors
 from countervid.editors.taken import TakenCrops, TakenFrames, crops_by_window
 from countervid.editors.text_drawing import Drawing, Payload, Region, loaded, shown
+from countervid.editors.work import Work, text_probe, text_work
 from countervid.errors import ClipError, ConfigError, InterventionError
 from countervid.face.parse import MaskConfig, Part
 from countervid.face.paste import MODES, Mode
@@ -37,7 +39,7 @@ from countervid.face.pipeline import FaceConfig, FacePipeline, FaceTrack
 from countervid.models.device import choose_device
 from countervid.models.finite import check_result
 
-FORMAT = 1  # of what is stored
+FORMAT = 2  # of what is stored
 TRACK = "track.safetensors"
 REGIONS = ("face", "frame")
 AGAINST = ("drawn", "encoded")
@@ -150,6 +152,17 @@ class TextGuided:
         """What this editor has computed so far: evaluations of the U-Net (frames and streams), loads of its weights."""
         return {"unet_evaluations": self.diffusion.evaluations, "model_loads": 1}
 
+    def work(self, clip: Clip, edits: int = 1) -> Work:
+        """What preparing a clip and so many edits compute and keep."""
+        return text_work(self, clip, edits)
+
+    def probe(self, clip: Clip) -> float:
+        """Seconds that an evaluation takes, a frame: one window is evaluated twice, and the second time is measured."""
+        text_probe(self, clip)
+        started = time.perf_counter()
+        text_probe(self, clip)
+        return (time.perf_counter() - started) / min(len(clip), int(self.config.window))
+
     def check(self, do: Attributes, guide: Guide | None = None) -> None:
         """Refuse at once what `edit` would refuse after the clip is prepared."""
         if guide is not None:
@@ -210,6 +223,7 @@ class TextGuided:
         settings = asdict(self.config)
         for name in ("guidance", "negative_prompt", "against", "floor", "paste", "part", "device"):
             settings.pop(name)  # what is prepared does not depend on them
+        settings.pop("keep_mb", None)  # what is kept of it is found again, whatever may be kept now
         origin = {
             "format": FORMAT, "clip": clip.digest(), "settings": settings, "weights": self.weights(), "prompt": said,
             "faces": started.track.settings,
@@ -233,7 +247,7 @@ class TextGuided:
         for i, part in enumerate(parts):
             before = store.fetch(
                 f"prepared/{part.start:08d}",
-                lambda p=part, b=before, i=i: self._prepared(store, place, p, b, said, report, i, len(parts)),  # type: ignore[misc]
+                lambda b=before, i=i: self._prepared(store, place, parts, i, b, said, report),  # type: ignore[misc]
             )
         place.taken = None
         if taken is not None:
@@ -259,19 +273,23 @@ class TextGuided:
         """What a method must have at hand before it samples this clip. Nothing unless it says otherwise."""
 
     def _prepared(
-        self, store: Store, place: Region, part: Window, before: Tensors | None, prompt: str, report: Report | None,
-        index: int, count: int,
+        self, store: Store, place: Region, parts: list[Window], index: int, before: Tensors | None, prompt: str,
+        report: Report | None,
     ) -> Tensors:  # fmt: skip
+        part, count, config = parts[index], len(parts), self.config
         latents = loaded(store, f"latents/{part.start:08d}")["latents"].to(self.device, self.diffusion.unet.dtype)
         held = None
-        if before is not None and part.held and "path" in before:
-            held = Held(before["path"][:, -part.held :])
+        if before is not None and part.held and "tail" in before:
+            held = Held(before["tail"])
         tell = shown(report, f"preparing window {index + 1} of {count}" if count > 1 else "preparing")
         self.made_ready(store)
         more: dict[str, Any] = {"frames": place.pixels(part)[1]} if self.needs_pixels else {}
-        made = self.inverted(
-            latents, prompt, self.config, generator=seeded(part.start), held=held, progress=tell, **more
-        )
+        if hasattr(config, "keep_mb"):  # a window's share of what may be kept of the clip
+            config = replace(config, keep_mb=config.keep_mb * len(part.own) / len(place.frames))
+        made = self.inverted(latents, prompt, config, generator=seeded(part.start), held=held, progress=tell, **more)
+        path = made.pop("path", None)
+        if path is not None and index + 1 < count and parts[index + 1].held:
+            made["tail"] = path[:, -parts[index + 1].held :].clone()
         return {name: tensor.cpu() for name, tensor in made.items()}
 
     def inverted(self, *arguments: Any, **options: Any) -> Tensors:

@@ -184,16 +184,32 @@ class TokenFlowConfig(TextGuidedConfig):
     conv_share: float = 0.8  # of the steps take the source's features
     begin: float = 1.0  # below 1: leave out the noisiest steps, as SDEdit does (published: 0.9, both shares 0)
     propagation: str = "reference"  # from the batch's own and previous keyframe; or nearest: the two around a frame
-    keep: bool = True  # what the source does, once a clip; else it is computed again for every prompt
+    # MB of what the source does that may be kept of a clip; where it takes more, it is computed again for every prompt,
+    # to the same bytes: an evaluation a step, frame and keyframe. 0 keeps nothing.
+    keep_mb: float = 1000.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.propagation not in ("reference", "nearest"):
             raise ConfigError(f"`propagation` must be reference or nearest, got `{self.propagation}`.")
+        if not self.keep_mb >= 0:
+            raise ConfigError(f"`keep_mb` must be 0 or more, got {self.keep_mb}.")
         if not 0 < self.begin <= 1:
             raise ConfigError(f"`begin` must lie in 0..1, above 0, got {self.begin}.")
         if self.inversion_steps < self.steps:
             raise ConfigError(f"`inversion_steps` must be at least `steps`, {self.steps}, got {self.inversion_steps}.")
+
+
+def _taken(name: str, step: int, config: TokenFlowConfig) -> bool:
+    """Whether an edit takes this part of the record of this step."""
+    if name.startswith("conv."):
+        return step < int(config.steps * config.conv_share)
+    return not name.endswith((".q", ".k")) or step < int(config.steps * config.attention_share)
+
+
+def _size(record: Record, step: int, config: TokenFlowConfig) -> int:
+    """Bytes that a record takes at a step; every step's tensors have the same shapes."""
+    return sum(tensor.nbytes for name, tensor in record.items() if _taken(name, step, config))
 
 
 class TokenFlowPipeline(FramesPipeline):
@@ -208,10 +224,10 @@ class TokenFlowPipeline(FramesPipeline):
         super().__init__(vae, text_encoder, tokenizer, unet, scheduler)
         levels = decoder_levels(unet)
         injected = [name for level in levels for name in decoder_attentions(unet, level)][1:]
-        self._state = _State()
+        self._state, self.injected = _State(), injected
         # The second residual block of the coarsest decoder level with attention: `up_blocks[1].resnets[1]` of SD.
         block = min(1, len(unet.up_blocks[levels[0]].resnets) - 1)
-        self._conv = f"up_blocks.{levels[0]}.resnets.{block}.conv2"
+        self.conv = f"up_blocks.{levels[0]}.resnets.{block}.conv2"
         self.layers = self_attentions(unet)
         set_self_attention(unet, lambda name: _Propagation(self._state, name, name in injected))
 
@@ -249,15 +265,17 @@ class TokenFlowPipeline(FramesPipeline):
         # As published: not the inverted latent of the first step, but the clean one under the last step's noise.
         start = self.abar(times[0]) ** 0.5 * latents + (1 - self.abar(times[0])) ** 0.5 * eps
         keyframes = torch.stack([draw(len(latents), config.batch, generator) for _ in times])
-        prepared = {"start": start, "source": source, "keyframes": keyframes, "words": words}
-        if config.keep:
-            for i, t in enumerate(times):
-                carriers = self.carriers(len(latents), keyframes[i], config)
-                record = self.record(source[i], t, words, keyframes[i], carriers, config.batch)
-                prepared |= {f"{i}/{name}": tensor for name, tensor in record.items()}
-                if progress:
-                    progress(i + 1, len(times))
-        return prepared
+        prepared = {"start": start, "keyframes": keyframes, "words": words}
+        kept: Tensors = {}
+        for i, t in enumerate(times if config.keep_mb else ()):
+            carriers = self.carriers(len(latents), keyframes[i], config)
+            record = self.record(source[i], t, words, keyframes[i], carriers, config.batch)
+            if i == 0 and sum(_size(record, j, config) for j in range(len(times))) > config.keep_mb * 1e6:
+                break
+            kept |= {f"{i}/{name}": tensor for name, tensor in record.items() if _taken(name, i, config)}
+            if progress:
+                progress(i + 1, len(times))
+        return prepared | (kept or {"source": source})
 
     @torch.no_grad()
     def sample(
@@ -307,7 +325,7 @@ class TokenFlowPipeline(FramesPipeline):
         state = self._state
         state.record, state.recording, state.streams, state.carriers = {}, True, 1, carriers
         kept: dict[str, list[Tensor]] = {"keyframes": [], "frames": []}
-        with listening(self.unet, {self._conv: lambda out: kept[state.phase].append(out)}):
+        with listening(self.unet, {self.conv: lambda out: kept[state.phase].append(out)}):
             for _ in self._passes(keyframes, len(source), batch, lambda rows: self.predict(source[rows], t, words)):
                 pass
         record = state.record | {f"conv.{name}": torch.cat(parts) for name, parts in kept.items()}
@@ -346,7 +364,7 @@ class TokenFlowPipeline(FramesPipeline):
             told = words.repeat_interleave(len(part), 0)
             return self.noise(part.repeat(2, 1, 1, 1), t, told)
 
-        with listening(self.unet, {self._conv: put}):
+        with listening(self.unet, {self.conv: put}):
             parts = [part.unflatten(0, (2, -1)) for part in self._passes(keyframes, len(x), batch, predict)]
         self._clear()
         return torch.cat(parts, dim=1)

@@ -161,7 +161,7 @@ class TuneAVideoPipeline(InflatedPipeline):
             self.fit([latents], source_prompt, config, generator, progress)
         self.attend_to(first_frame_only=config.first_frame_only)
         path = self.climb(latents, self.timesteps(config.steps)[::-1], self.words("").embedding, held=held)
-        return {"path": path}
+        return {"path": path, "start": path[-1].clone()}
 
     @torch.no_grad()
     def sample(
@@ -172,7 +172,7 @@ class TuneAVideoPipeline(InflatedPipeline):
         self.attend_to(first_frame_only=config.first_frame_only)
         words = self.told(prompt, negative_prompt, source_prompt, strength)
         return self.descend(
-            prepared["path"][-1], self.timesteps(config.steps), config, held, callback_on_step_end, progress,
+            prepared["start"], self.timesteps(config.steps), config, held, callback_on_step_end, progress,
             lambda i, t, x: self.look(x, t, words),
         )  # fmt: skip
 
