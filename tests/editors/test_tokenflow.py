@@ -153,8 +153,9 @@ def test_features_are_carried_as_published(toy: str, batch: int) -> None:
 
 
 def test_a_record_made_once_serves_every_prompt(pipeline: TokenFlowPipeline, prepared: dict[str, Tensor]) -> None:
-    lean = {name: tensor for name, tensor in prepared.items() if "/" not in name}
-    assert len(lean) == 4
+    latents, config = golden("inputs")["latents"], replace(CONFIG, keep_mb=0)
+    lean = pipeline.prepare(latents, SETTINGS["source"], config, generator=seeded(SETTINGS["seed"]))
+    assert lean.keys() == {"start", "source", "keyframes", "words"}
     before = pipeline.evaluations
     played = pipeline.sample(prepared, "he is old", "", CONFIG)
     cost = pipeline.evaluations - before
