@@ -172,7 +172,8 @@ def edit(
         chosen, plan, critic=critic, url=critic_url, writer=writer, steering=steering, max_edits=max_edits,
         max_calls=max_calls, max_cost=max_cost, looks=looks, chat=chat,
     )  # fmt: skip
-    with preflight(chosen, source, 1 if critic is None else max_edits), stages() as report:
+    edits = 1 if critic is None else max_edits
+    with stages() as bars, preflight(chosen, source, bars, edits) as report:
 
         def run(folder: Path) -> Result:
             return counterfactual(

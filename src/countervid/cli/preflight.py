@@ -7,31 +7,41 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import typer
+
 if TYPE_CHECKING:
     from countervid.clip import Clip
-    from countervid.editors.base import Editor
+    from countervid.editors.base import Editor, Report
 
 
 @contextmanager
-def preflight(editor: Editor, clip: Clip, edits: int = 1) -> Iterator[None]:
-    """Around a run: refuses what memory or disk will not do, and says what a run of a minute or more takes, on stderr.
+def preflight(editor: Editor, clip: Clip, report: Report, edits: int = 1) -> Iterator[Report]:
+    """Around a run: refuses what memory or disk will not do. Yields `report`, which first says what a long run takes.
+
+    It is said on stderr once the run computes, so that a run that is refused for another reason says that alone.
 
     Raises:
         OutputError, ConfigError: There is no room for it.
     """
-    from rich.console import Console
-    from rich.text import Text
-
     from countervid.runs.preflight import WORTH_SAYING, check, estimate, learn
 
     expected = estimate(editor, clip, edits=edits)
     if expected is not None:
         check(editor, clip, expected)
-        if expected.seconds >= WORTH_SAYING:
-            Console(stderr=True).print(Text(f"{clip_name(clip)}: {expected.sentence()}"), soft_wrap=True)
+    told = expected is None or expected.seconds < WORTH_SAYING
+
+    def telling(what: str, done: int, total: int) -> None:
+        nonlocal told
+        if not told and expected is not None:
+            told = True
+            typer.echo(f"{clip_name(clip)}: {expected.sentence()}", err=True)
+        report(what, done, total)
+
     before, started = evaluations(editor), time.perf_counter()
-    yield
-    learn(editor, time.perf_counter() - started, evaluations(editor) - before)
+    yield telling
+    computed = evaluations(editor) - before
+    if expected is not None and 2 * computed >= expected.evaluations:  # of a run that found much there, it says little
+        learn(editor, time.perf_counter() - started, computed)
 
 
 def evaluations(editor: Editor) -> int:

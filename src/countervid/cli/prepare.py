@@ -70,7 +70,7 @@ def prepare(
     screen = console()
     for path, said in asked:
         clip = Clip.read(path)
-        with preflight(chosen, clip, edits=0), stages() as report:
+        with stages() as bars, preflight(chosen, clip, bars, edits=0) as report:
             prepared = chosen.prepare(clip, {}, prompt=said, report=report)
         screen.print(f"{path.name}: {len(prepared.clip)} frames, kept as {prepared.key}", soft_wrap=True)
     if absent:
