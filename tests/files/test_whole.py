@@ -15,9 +15,10 @@ from countervid.files import whole
 from countervid.files.whole import clear_partials, replacing, replacing_folder, write_whole
 
 WRITER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from countervid.files.whole import replacing, replacing_folder, scratch_folder
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background
 kind = {"file": replacing, "folder": replacing_folder, "scratch": scratch_folder}[sys.argv[2]]
 with kind(Path(sys.argv[1])) as partial:
     (partial / "1.txt" if partial.is_dir() else partial).write_text("half")
