@@ -20,7 +20,7 @@ from countervid.errors import ConfigError
 from countervid.files.whole import write_whole
 
 SPEEDS = "speeds.json"  # in the cache's folder
-ASSUMED = 0.05  # seconds an evaluation, for an editor that cannot be probed: the miniature's on one core of 2020
+ASSUMED = 0.015  # seconds an evaluation, for an editor that has no `probe`: the miniature autoencoder's on one core
 WORTH_SAYING = 60.0  # seconds: a shorter run just begins
 
 
