@@ -6,7 +6,6 @@ one of `AutoModelForCausalLM` only reads. Nothing here needs torchvision: pictur
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from torch import Tensor
 from countervid.chat.base import Account, ChatConfig, Message, Reply, scaled_size
 from countervid.errors import CallError, CountervidError, MissingExtraError, ModelError
 from countervid.models.device import choose_device
+from countervid.models.quiet import quiet_libraries
 
 _BATCH = 8  # conversations at a time: one picture of LLaVA-NeXT is up to 2,880 tokens
 
@@ -102,7 +102,7 @@ class LocalModel:
         chosen = choose_device(device)
         spread = device == "auto" and torch.cuda.device_count() > 1
         try:
-            with _quiet():
+            with quiet_libraries():
                 import transformers
                 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
@@ -167,7 +167,7 @@ class LocalModel:
                 text = f"A question of {max(lengths)} tokens and an answer of {tokens} are more than the {limit} that "
                 text += f"`{self.name}` takes. Show fewer or smaller pictures, say it shorter, or ask for less."
                 raise CallError(text)
-            with _quiet(), _seeded(seed):
+            with quiet_libraries(), _seeded(seed):
                 pad = self.tokenizer.pad_token_id
                 out = self.model.generate(**inputs, max_new_tokens=tokens, pad_token_id=pad, **more)
         except CountervidError:
@@ -271,22 +271,6 @@ def _refusal(name: str, error: Exception, local: bool) -> CountervidError:
         return ModelError(text + "right, and is there a network?")
     text = f"`{name}` is no language model that can be had here ({_reason(error)}). Give a folder that `transformers` "
     return ModelError(text + "loads with AutoModelForImageTextToText or AutoModelForCausalLM.")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """While it lasts, the libraries keep their remarks and progress bars to themselves."""
-    from transformers.utils import logging as remarks
-
-    remarks.disable_progress_bar()
-    levels = {logger: logger.level for logger in map(logging.getLogger, ("transformers", "huggingface_hub"))}
-    for logger in levels:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in levels.items():
-            logger.setLevel(level)
 
 
 @contextmanager

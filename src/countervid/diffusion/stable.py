@@ -8,8 +8,7 @@ scheduler. A method adds two steps of its own: `prepare`, once a clip, and `samp
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -25,6 +24,7 @@ from countervid.diffusion.blocks import seeded
 from countervid.diffusion.ddim import ddim_step
 from countervid.errors import ConfigError, CountervidError, ModelError
 from countervid.models.finite import check_parts
+from countervid.models.quiet import quiet_libraries
 
 BUNDLED = "text-to-image"
 SUPPORTED = "Stable Diffusion 1.x and 2.x (StableDiffusionPipeline)"
@@ -388,7 +388,7 @@ def load_pipeline(
     if local:
         check_folder(Path(name), kind.accepts)
     try:
-        with _quiet():
+        with quiet_libraries():
             pipeline: P = kind.from_pretrained(name, dtype=dtype)
             pipeline.to(device)
     except Exception as error:  # whatever the libraries raise for files and addresses of strangers
@@ -406,24 +406,6 @@ def load_pipeline(
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         part.requires_grad_(False)
     return pipeline
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """While it lasts, diffusers and transformers keep their remarks and progress bars to themselves."""
-    import diffusers.utils.logging as diffusers_logging
-    import transformers.utils.logging as transformers_logging
-
-    loggers = (diffusers_logging, transformers_logging)
-    before = [logger.get_verbosity() for logger in loggers]
-    for logger in loggers:
-        logger.set_verbosity_error()
-        logger.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for logger, verbosity in zip(loggers, before, strict=True):
-            logger.set_verbosity(verbosity)
 
 
 def check_folder(folder: Path, accepts: Sequence[str]) -> None:

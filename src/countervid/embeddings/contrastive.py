@@ -18,6 +18,7 @@ from torch import Tensor
 
 from countervid.errors import ConfigError, ModelError
 from countervid.models.finite import check_finite
+from countervid.models.quiet import quiet_libraries
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -50,13 +51,12 @@ class Contrastive:
             ModelError: There is none, or it is something else.
         """
         from transformers import CLIPModel, CLIPTokenizer
-        from transformers.utils import logging
 
-        logging.disable_progress_bar()  # our own say what is going on
         local = os.path.isdir(name)
         try:
-            model = CLIPModel.from_pretrained(str(name), local_files_only=local, dtype=torch.float32)
-            tokenizer = CLIPTokenizer.from_pretrained(str(name), local_files_only=local)
+            with quiet_libraries():
+                model = CLIPModel.from_pretrained(str(name), local_files_only=local, dtype=torch.float32)
+                tokenizer = CLIPTokenizer.from_pretrained(str(name), local_files_only=local)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ModelError(
