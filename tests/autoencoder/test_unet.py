@@ -54,7 +54,8 @@ def test_timestep_embedding_is_the_published_one() -> None:
     tensors, _ = golden("schedule")
     for width in (32, 128):
         embedding = timestep_embedding(tensors["timestep_embedding.t"], width)
-        torch.testing.assert_close(embedding, tensors[f"timestep_embedding.{width}"], atol=1e-5, rtol=0)
+        # Angles of up to 999 in float32 are 6e-5 apart, and the last digit of exp depends on the processor.
+        torch.testing.assert_close(embedding, tensors[f"timestep_embedding.{width}"], atol=6e-5, rtol=0)
     assert timestep_embedding(torch.tensor([3]), 7).shape == (1, 7)
 
 

@@ -38,7 +38,8 @@ def call(tmp_path: Path) -> Any:
     return invoke
 
 
-def test_editors_are_listed_with_their_presets(call: Any) -> None:
+def test_editors_are_listed_with_their_presets(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     result = call("editors", "list", weights=False)
     assert result.exit_code == 0, result.output
     for word in ("dva", "tokenflow", "flatten", "tune-a-video", "csvc, fast, miniature"):
