@@ -84,7 +84,7 @@ def packets_end(path: Path) -> tuple[Fraction, Fraction | None]:
 # The last frame
 
 
-gaps = st.lists(st.sampled_from([1, 2, 90, 1001, 3003, 3600, 3600, 3600, 45_000, 900_000]), min_size=1, max_size=12)
+gaps = st.lists(st.sampled_from([90, 1001, 3003, 3600, 3600, 3600, 45_000, 900_000]), min_size=1, max_size=12)
 
 
 @settings(max_examples=12, deadline=None)

@@ -25,7 +25,7 @@ def list_editors() -> None:
     for column in ("editor", "what it does", "presets"):
         table.add_column(column)
     for name in names():
-        what = (inspect.getdoc(editor_class(name)) or "").splitlines()[0]
+        what = next(iter((inspect.getdoc(editor_class(name)) or "").splitlines()), "")  # of others, perhaps without one
         table.add_row(name, what, ", ".join(presets(name)))
     console().print(table)
 
