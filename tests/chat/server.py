@@ -60,6 +60,7 @@ class Server:
     url: str = ""  # the base address, ending in /v1
     requests: list[Request] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)  # taken from the front, one a request
+    cuts: list[int] = field(default_factory=list)  # characters that are left of the next answers: the limit of tokens
     refuses: set[str] = field(default_factory=set)  # parameters never taken, such as "response_format"; or "pictures"
     usage: tuple[int, int] = (100, 10)  # tokens of each answer
     retry_after: str | None = "0.05"  # header of a 429
@@ -105,6 +106,8 @@ def serve(answer: Answer) -> Iterator[Server]:
                 except BaseException as error:
                     state.broken.append(error)
                     return self.refuse(400, "the test's own answer function failed")
+            if message["content"] is not None and state.cuts:
+                message["content"], reason = message["content"][: state.cuts.pop(0)], "length"
             if fault == "parts":
                 message["content"] = [{"type": "text", "text": message["content"]}]
             reply = {

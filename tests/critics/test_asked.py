@@ -12,9 +12,10 @@ import torch
 from chat.server import serve
 from countervid.causal.graph import CausalGraph
 from countervid.causal.questions import questions
+from countervid.chat.answers import object_in
 from countervid.chat.base import BudgetError, ChatConfig
-from countervid.critics.asked import json_in, read_answers
 from countervid.critics.base import Request, load_critic
+from countervid.critics.reading import read_answers
 from countervid.errors import CallError, ConfigError, InterventionError
 
 FACE = CausalGraph.load("face")
@@ -146,8 +147,8 @@ def test_what_cannot_be_read_says_why(text: str, message: str) -> None:
         read_answers(text, request([1]))
 
 
-def test_the_first_whole_object_counts() -> None:
-    assert json_in('{"torn": {"a": 1} and then {"b": 2}') == {"a": 1}
+def test_the_last_whole_object_counts() -> None:
+    assert object_in('{"torn": {"a": 1} and then {"b": 2}') == {"b": 2}
 
 
 @pytest.mark.parametrize("name", ["nobody", "openai:", "replay:", "transformers"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,9 +19,11 @@ from countervid.causal.lexicon import read
 from countervid.chat.base import ChatConfig, load_chat
 from countervid.critics.base import Answer, Verdict
 from countervid.editors.base import Target
-from countervid.errors import CallError
+from countervid.errors import CallError, InterventionError
 from countervid.steering.base import Round, Step
-from countervid.steering.gradient import ChatWriter, fault_of, written
+from countervid.steering.choose import load_steerer
+from countervid.steering.drafts import fault_of, written
+from countervid.steering.gradient import CRITIC, EXPRESSIVE, WRITER, ChatWriter
 from countervid.steering.rewrite import RuleWriter, Task
 from countervid.steering.words import Words
 
@@ -160,10 +164,101 @@ def test_what_a_prompt_must_not_do(prompt: str, changes: dict[str, Any], fault: 
         "<IMPROVED_VARIABLE>An old man.</IMPROVED_VARIABLE>",
         '"An old man."',
         "An old\nman.",
+        "<think>A young man? No.</think>An old man.",
+        "<think>The user wants...</think>\n```json\n{'prompt': 'An old man.',}\n```",
+        '{"prompt": "A young man."}\nWait, that is wrong.\n{"prompt": "An old man."}',
+        'Sure, here it is: {"Prompt": "An old man."} I hope that helps!',
+        '{"improved_prompt": "An old man."}',
+        "Prompt: An old man.",
+        "**Improved prompt:** An old man.",
+        'Here is the improved prompt:\n\n"An old man."',
+        "Rewritten prompt - An old man.",
+        "\u201cAn old man.\u201d",
+        "```\nAn old man.\n```",
+        "<answer>An old man.</answer>",
     ],
 )
 def test_a_prompt_is_found_in_many_forms(text: str) -> None:
     assert written(text) == "An old man."
+
+
+NO_PROMPT = [
+    "", "   ", "OK", "Okay.", "{}", "[]", "null", '{"prompt": ""}', '{"prompt": null}', '{"prompt": ["An old man."]}',
+    '{"prompt": "OK"}', '{"prompt": "..."}', '{"prompt": "Prompt:"}', '{"note": "An old man with a beard."}',
+    "Prompt:", "Done",
+    "I'm sorry, I can't help with that.", "I\u2019m sorry, but I can\u2019t rewrite an old man with a beard.",
+    '{"prompt": "I cannot assist with requests about an old bearded man."}', "As an AI, I describe no old man with beard.",
+    '{"prompt": "Sorry, an old man with a beard is against my guidelines."}', "Understood.", "Yes.",
+    "<think>An old man with a beard.</think>", "<think>An old man with a beard. Should I add", "Sure!",
+    "Let me think: an old man with a beard.", "I would write an old man with a beard.", "Here you go: an old man, beard",
+    '{"prompt": "An old man with a beard', '{"prompt": "An old man with a beard."} Wait, that is wrong.',
+    "You rewrite the prompt of a video editor by the feedback on it.", WRITER, CRITIC[:150],
+    "a description of one person, no instruction to anybody, old man with beard",
+    "The video should show: age = old, beard = yes", "An old man. The prompt now states his beard.", "old",
+    "Please show an old man with a beard.", "A man.", "A man with a beard.", "An old man.", "An old woman with a beard.",
+    "A young man with a beard.", "A person who is not old, with a beard.", "https://example.org/an-old-man-with-beard",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", NO_PROMPT)
+def test_what_is_no_prompt_is_never_one(text: str) -> None:
+    """Asked for twice, then the rules write: of an old man with a beard, who was young and had none."""
+    factual = {**OLD_MAN, "age": "young", "beard": "no"}
+    with serve(writing(text)) as server:
+        writer = ChatWriter(load_chat("openai:any", ChatConfig(url=server.url, max_tokens=50)))
+        with pytest.raises(CallError) as caught:
+            writer.rewrite(task(factual=factual))
+        assert "\n" not in str(caught.value)
+        assert len(server.requests) == (3 if text.strip() else 2)  # feedback, and twice the prompt
+        steerer = Words(FACE, writer, 4.0)
+        step = steerer.next([round_of(replace(target(), factual=factual), 0.6)])
+        assert step is not None and step.target.prompt == "He is old, he has beard."
+
+
+def test_a_prompt_states_what_changes_and_what_was_missed() -> None:
+    factual = {**OLD_MAN, "age": "young"}
+    known = task(factual=factual)
+    assert not fault_of("An elderly gentleman in warm light.", known)
+    assert "does not say that age = old" in fault_of("A bearded gentleman.", known)
+    assert "does not say that beard = yes" in fault_of(
+        "An elderly man.", task(factual=factual, missing={"beard": "yes"})
+    )
+    assert not fault_of("An elderly man.", task(factual=factual, lost={"bald": "no"}))  # no words for that
+    assert not fault_of("A bearded person.", task(factual=factual, unsaid=frozenset({"age", "gender"})))
+
+
+def test_a_refused_feedback_is_not_passed_on() -> None:
+    def answer(messages: list[dict[str, Any]], pictures: list[np.ndarray]) -> str:
+        asked = json.dumps(messages)
+        assert "sorry" not in asked
+        return '{"prompt": "An elderly man."}' if "improved prompt" in asked else "I'm sorry, I can't help with that."
+
+    with serve(answer) as server:
+        draft = ChatWriter(load_chat("openai:any", ChatConfig(url=server.url))).rewrite(task(missing={"age": "old"}))
+        assert draft.prompt == "An elderly man." and draft.feedback == ""
+
+
+def test_a_paraphrase_says_all_that_its_prompt_said_or_the_rules_write_it() -> None:
+    for said, prompt in (("A weathered old gentleman, bearded.",) * 2, ("A weathered gentleman.", None), ("OK", None)):
+        with serve(lambda messages, pictures, said=said: json.dumps({"prompt": said})) as server:  # type: ignore[misc]
+            writer = ChatWriter(load_chat("openai:any", ChatConfig(url=server.url)))
+            editor: Any = SimpleNamespace(knobs={"prompt"}, config=SimpleNamespace(guidance=4.0), name="any")
+            first = load_steerer("paraphrase", editor, FACE, writer).first(target()).target.prompt
+        assert first == (prompt or RuleWriter().paraphrase(target().prompt, OLD_MAN, FACE))
+
+
+@given(st.one_of(st.text(), st.lists(st.sampled_from([
+    "{", "}", '"prompt"', ":", '"', "An old man", " with a beard", ".", "I'm sorry", "<think>", "</think>", "\n",
+    "Prompt:",
+]), max_size=12).map("".join)))  # fmt: skip
+def test_no_answer_breaks_the_writer_or_says_something_else(text: str) -> None:
+    known = task(factual={**OLD_MAN, "age": "young"})
+    try:
+        prompt = written(text)
+    except InterventionError:
+        return
+    if not fault_of(prompt, known, (CRITIC, WRITER, EXPRESSIVE)):
+        assert read(prompt, FACE).stated["age"] == "old" and "sorry" not in prompt and "think" not in prompt
 
 
 def round_of(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Any, Literal, Protocol
 
 from torch import Tensor
@@ -36,6 +36,7 @@ class Reply:
     tokens_out: int = 0
     cost: float | None = None
     seconds: float = 0.0
+    cut: bool = False  # it ended at the limit of tokens, not of itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +52,9 @@ class ChatConfig:
     tries: int = 4  # of one call; waits double between them, from `wait`
     wait: float = 1.0  # seconds
     calls_per_minute: float | None = None  # no faster than this
-    max_calls: int | None = None  # of a run
-    max_cost: float | None = None  # US dollars of a run; needs a price
+    max_calls: int | None = None  # of a run, critic and writer together
+    max_cost: float | None = None  # US dollars of a run, likewise; needs a price
+    one_budget: bool = True  # False: critic and writer have a budget of that size each
     price_in: float | None = None  # US dollars a million tokens; None is unknown
     price_out: float | None = None
     device: str = "auto"  # of local models
@@ -76,29 +78,66 @@ class ChatConfig:
 
 
 @dataclass
+class Budget:
+    """What may be asked and spent. Several models may share one."""
+
+    max_calls: int | None = None
+    max_cost: float | None = None  # US dollars
+    calls: int = 0
+    cost: float = 0.0
+
+    def admit(self, calls: int, worst: float) -> None:
+        """Count so many calls, all or none.
+
+        Args:
+            calls: How many.
+            worst: What they may cost together at most, US dollars.
+
+        Raises:
+            BudgetError: That many are not left, or they may cost more than is left.
+        """
+        if self.max_calls is not None and self.calls + calls > self.max_calls:
+            raise BudgetError(f"The budget of {self.max_calls} calls is spent (`--max-calls`).")
+        if self.max_cost is not None and self.cost + worst > self.max_cost:
+            raise BudgetError(
+                f"The next call may cost {worst:.4g} US dollars, and of the budget of {self.max_cost:g} "
+                f"{max(0.0, self.max_cost - self.cost):.4g} are left (`--max-cost`)."
+            )
+        self.calls += calls
+
+
+@dataclass
 class Account:
     """What has been asked so far and what it cost; refuses what would go beyond the budget."""
 
     config: ChatConfig
+    shared: InitVar[Budget | None] = None  # None: a budget of its own, as the config says
     calls: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
     cost: float | None = None
     seconds: float = 0.0
     failures: list[str] = field(default_factory=list)
+    budget: Budget = field(init=False)
+    denser: float = 1.0  # tokens of a question as the model counts them, over our estimate; the largest so far
 
-    def admit(self) -> None:
-        """Count one call.
+    def __post_init__(self, shared: Budget | None) -> None:
+        self.budget = shared or Budget(self.config.max_calls, self.config.max_cost)
+
+    def admit(self, *questions: Sequence[Message], tokens: int | None = None) -> None:
+        """Count one call a question, all or none, by their worst price: all they hold, and the longest answers.
+
+        Args:
+            questions: The conversations; one of unknown length where none is given.
+            tokens: Most tokens of an answer; None is the config's.
 
         Raises:
-            BudgetError: The budget of calls or of money is spent.
+            BudgetError: The budget of calls or of money does not allow it.
         """
-        limit = self.config.max_calls
-        if limit is not None and self.calls >= limit:
-            raise BudgetError(f"The budget of {limit} calls is spent (`--max-calls`).")
-        if self.config.max_cost is not None and (self.cost or 0.0) >= self.config.max_cost:
-            raise BudgetError(f"The budget of {self.config.max_cost} US dollars is spent (`--max-cost`).")
-        self.calls += 1
+        longest = self.config.max_tokens if tokens is None else tokens
+        asked = [math.ceil(self.denser * tokens_of(question, self.config.side)) for question in questions] or [0]
+        self.budget.admit(len(asked), sum(self.price(count, longest) or 0.0 for count in asked))
+        self.calls += len(asked)
 
     def price(self, tokens_in: int, tokens_out: int) -> float | None:
         """US dollars of so many tokens, or None where no price is known."""
@@ -106,13 +145,26 @@ class Account:
             return None
         return (tokens_in * self.config.price_in + tokens_out * self.config.price_out) / 1e6
 
-    def book(self, reply: Reply) -> None:
+    def book(self, reply: Reply, question: Sequence[Message] = ()) -> None:
         """Add what an answer cost."""
         self.tokens_in += reply.tokens_in
         self.tokens_out += reply.tokens_out
         self.seconds += reply.seconds
+        if question:
+            self.denser = max(self.denser, reply.tokens_in / max(1, tokens_of(question, self.config.side)))
         if reply.cost is not None:
             self.cost = (self.cost or 0.0) + reply.cost
+            self.budget.cost += reply.cost
+
+    def carry(self, spent: Mapping[str, float]) -> None:
+        """Count what an earlier process of the same run spent; what this one has counted already is not added."""
+        calls, cost = int(spent.get("calls", 0)) - self.calls, spent.get("cost_usd", 0.0) - (self.cost or 0.0)
+        if calls > 0:
+            self.calls += calls
+            self.budget.calls += calls
+        if cost > 0:
+            self.cost = (self.cost or 0.0) + cost
+            self.budget.cost += cost
 
     def to_json(self) -> dict[str, Any]:
         """What `run.json` says of it."""
@@ -126,6 +178,10 @@ class BudgetError(CallError):
     """What was allowed is spent."""
 
 
+class CutOffError(CallError):
+    """All tokens of an answer were used up before it said anything."""
+
+
 class Chat(Protocol):
     """A language model."""
 
@@ -133,23 +189,32 @@ class Chat(Protocol):
     sees: bool  # whether it takes pictures, as far as that is known before it is asked
     account: Account
 
-    def complete(self, messages: Sequence[Message], schema: Mapping[str, Any] | None = None) -> Reply:
+    def complete(
+        self, messages: Sequence[Message], schema: Mapping[str, Any] | None = None, *, tokens: int | None = None
+    ) -> Reply:
         """One answer.
 
         Args:
             messages: The conversation so far; the last turn is the user's.
             schema: A JSON schema that the answer must follow. Providers that cannot promise it ignore it: whoever
                 asks reads the answer tolerantly.
+            tokens: Most tokens of this answer; None is the config's.
 
         Raises:
+            CutOffError: The answer used up its tokens before it said anything.
             CallError: No answer could be had, with the reason in words; one failed call is not the end of a run.
             BudgetError: What was allowed is spent.
         """
         ...
 
 
-def load_chat(name: str, config: ChatConfig | None = None) -> Chat:
+def load_chat(name: str, config: ChatConfig | None = None, budget: Budget | None = None) -> Chat:
     """The language model of a name such as `openai:gpt-4o` or `transformers:FOLDER-OR-HUB-NAME`.
+
+    Args:
+        name: Of the model.
+        config: Settings; also the size of the budget where none is given.
+        budget: One that several models share.
 
     Raises:
         ConfigError: The name is of no known kind.
@@ -161,12 +226,23 @@ def load_chat(name: str, config: ChatConfig | None = None) -> Chat:
     if kind == "openai" and colon and model:
         from countervid.chat.openai import OpenAIChat
 
-        return OpenAIChat(model, config or ChatConfig())
+        return OpenAIChat(model, config or ChatConfig(), budget)
     if kind == "transformers" and colon and model:
         from countervid.chat.transformers import TransformersChat
 
-        return TransformersChat(model, config or ChatConfig())
+        return TransformersChat(model, config or ChatConfig(), budget)
     raise ConfigError(f"`{name}` is no language model. Write openai:MODEL or transformers:MODEL.")
+
+
+def tokens_of(question: Sequence[Message], side: int) -> int:
+    """About how many tokens a conversation has, rather too many: one for two bytes of text, one for 14 x 14 pixels."""
+    total = 0
+    for message in question:
+        total += 16 + math.ceil(len(message.text.encode("utf-8", "replace")) / 2)
+        for picture in message.pictures:
+            height, width = scaled_size(int(picture.shape[0]), int(picture.shape[1]), side)
+            total += math.ceil(height / 14) * math.ceil(width / 14) + 16
+    return total
 
 
 def scaled_size(height: int, width: int, side: int) -> tuple[int, int]:

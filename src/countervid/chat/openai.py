@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from countervid.chat.base import Account, BudgetError, ChatConfig, Message, Reply, scaled_size
+from countervid.chat.base import Account, Budget, BudgetError, ChatConfig, CutOffError, Message, Reply, scaled_size
 from countervid.errors import CallError, ConfigError, MissingExtraError
 
 _VENDOR = "https://api.openai.com/v1"
@@ -48,19 +48,20 @@ class _Failure:
     again: bool = False  # the same may succeed later
     after: float | None = None  # seconds that the server asks to wait
     unwanted: str = ""  # the parameter to leave out from now on
+    cut: bool = False  # all tokens were used up
 
 
 class OpenAIChat:
     """A language model behind a server of the OpenAI interface."""
 
-    def __init__(self, model: str, config: ChatConfig) -> None:
+    def __init__(self, model: str, config: ChatConfig, budget: Budget | None = None) -> None:
         try:
             self._package: Any = importlib.import_module("openai")
         except ImportError:
             text = f'`openai:{model}` needs an extra. Install it with `pip install "countervid[openai]"`.'
             raise MissingExtraError(text) from None
         url = (config.url or os.environ.get("OPENAI_BASE_URL", "")).strip() or _VENDOR
-        self.name, self.sees, self.account = f"openai:{model}", True, Account(config)
+        self.name, self.sees, self.account = f"openai:{model}", True, Account(config, budget)
         self.refused: set[str] = set()  # parameters that this server does not take
         self._model, self._config, self._ready = model, config, 0.0
         self._key = _key()
@@ -73,14 +74,17 @@ class OpenAIChat:
         key = self._key or "none-needed"  # what a server without keys is sent
         self._client = self._package.OpenAI(api_key=key, base_url=url, timeout=config.timeout, max_retries=0)
 
-    def complete(self, messages: Sequence[Message], schema: Mapping[str, Any] | None = None) -> Reply:
+    def complete(
+        self, messages: Sequence[Message], schema: Mapping[str, Any] | None = None, *, tokens: int | None = None
+    ) -> Reply:
         """One answer; see `Chat.complete`. A call counts once, however many tries it takes."""
         turns = [_turn(message, self._config.side) for message in messages]
         pictured = any(message.pictures for message in messages)
-        self.account.admit()
+        longest = self._config.max_tokens if tokens is None else tokens
+        self.account.admit(messages, tokens=longest)
         tries, wait = 0, self._config.wait
         while True:
-            outcome = self._try(turns, schema, pictured)
+            outcome = self._try(turns, schema, pictured, messages, longest)
             if isinstance(outcome, Reply):
                 return outcome
             if outcome.unwanted:
@@ -90,20 +94,23 @@ class OpenAIChat:
             if not outcome.again or tries >= self._config.tries:
                 text = outcome.text + (f" Asked {tries} times." if tries > 1 else "")
                 self.account.failures.append(text)
-                raise CallError(text)
+                raise (CutOffError if outcome.cut else CallError)(text)
             time.sleep(min(wait if outcome.after is None else outcome.after, _LONGEST_WAIT))
             wait *= 2
 
-    def _try(self, turns: list[dict[str, Any]], schema: Mapping[str, Any] | None, pictured: bool) -> Reply | _Failure:
+    def _try(
+        self, turns: list[dict[str, Any]], schema: Mapping[str, Any] | None, pictured: bool,
+        messages: Sequence[Message], tokens: int,
+    ) -> Reply | _Failure:  # fmt: skip
         """One request. Failures are returned, not raised: what the client raises holds the key."""
-        asked = self._parameters(schema)
+        asked = self._parameters(schema, tokens)
         if self._config.calls_per_minute is not None:
             time.sleep(max(0.0, self._ready - time.monotonic()))
             self._ready = time.monotonic() + 60 / self._config.calls_per_minute
         started = time.monotonic()
         try:
             raw = self._client.chat.completions.with_raw_response.create(model=self._model, messages=turns, **asked)
-            return self._read(raw.text, time.monotonic() - started)
+            return self._read(raw.text, time.monotonic() - started, messages, tokens)
         except self._package.APITimeoutError:
             text = f"{self._place} gave no answer within {self._config.timeout:g} s. Give it more: `timeout`."
             return _Failure(text, again=True)
@@ -116,9 +123,9 @@ class OpenAIChat:
         except self._package.OpenAIError as error:
             return _Failure(f"{self._place} cannot be asked: {self._tidy(str(error))}.")
 
-    def _parameters(self, schema: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _parameters(self, schema: Mapping[str, Any] | None, tokens: int) -> dict[str, Any]:
         limit = "max_completion_tokens" if "max_tokens" in self.refused else "max_tokens"
-        wanted: dict[str, Any] = {limit: self._config.max_tokens, "temperature": self._config.temperature}
+        wanted: dict[str, Any] = {limit: tokens, "temperature": self._config.temperature}
         if self._config.top_p is not None:
             wanted["top_p"] = self._config.top_p
         if schema is not None:
@@ -126,7 +133,7 @@ class OpenAIChat:
             wanted["response_format"] = {"type": "json_schema", "json_schema": form}
         return {name: value for name, value in wanted.items() if name not in self.refused}
 
-    def _read(self, raw: str, seconds: float) -> Reply | _Failure:
+    def _read(self, raw: str, seconds: float, messages: Sequence[Message], tokens: int) -> Reply | _Failure:
         """What an answer of status 200 says. It is paid for, so it is booked, even where it says nothing."""
         body = _json(raw)
         if not isinstance(body, dict) or not isinstance(body.get("choices"), list):
@@ -142,8 +149,9 @@ class OpenAIChat:
         if isinstance(content, list):  # of parts
             content = "".join(str(_dict(part).get("text") or "") for part in content)
         text, cost = content if isinstance(content, str) else "", self.account.price(tokens_in, tokens_out)
-        reply = Reply(text=text, tokens_in=tokens_in, tokens_out=tokens_out, cost=cost, seconds=seconds)
-        self.account.book(reply)
+        cut = choice.get("finish_reason") == "length"
+        reply = Reply(text=text, tokens_in=tokens_in, tokens_out=tokens_out, cost=cost, seconds=seconds, cut=cut)
+        self.account.book(reply, messages)
         if self._config.max_cost is not None and not tokens_in + tokens_out:
             raise BudgetError(
                 f"{self._place} does not say how many tokens it used, so `--max-cost` cannot be kept. "
@@ -153,10 +161,11 @@ class OpenAIChat:
             return reply
         if refusal:
             return _Failure(f"`{self._model}` refuses to answer: {self._tidy(str(refusal))}.")
-        if choice.get("finish_reason") == "length":
+        if cut:
             return _Failure(
-                f"`{self._model}` used up its {self._config.max_tokens} tokens before it said anything. "
-                "Raise `max_tokens`: models that think first need thousands."
+                f"`{self._model}` used up its {tokens} tokens before it said anything. "
+                "Raise `max_tokens`: models that think first need thousands.",
+                cut=True,
             )
         if choice.get("finish_reason") == "content_filter":
             return _Failure(f"`{self._model}` gave no answer: a content filter of {self._place} withheld it.")

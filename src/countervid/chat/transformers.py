@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from countervid.chat.base import Account, ChatConfig, Message, Reply, scaled_size
+from countervid.chat.base import Account, Budget, ChatConfig, Message, Reply, scaled_size
 from countervid.errors import CallError, CountervidError, MissingExtraError, ModelError
 from countervid.models.device import choose_device
 from countervid.models.quiet import quiet_libraries
@@ -35,16 +35,18 @@ class TransformersChat:
         ConfigError: The device cannot be used.
     """
 
-    def __init__(self, name: str, config: ChatConfig) -> None:
+    def __init__(self, name: str, config: ChatConfig, budget: Budget | None = None) -> None:
         self.model = LocalModel(name, device=config.device)
         self.name, self.sees = f"transformers:{name}", self.model.sees
-        self.config, self.account = config, Account(config)
+        self.config, self.account = config, Account(config, budget)
 
-    def complete(self, messages: Sequence[Message], schema: Mapping[str, Any] | None = None) -> Reply:
+    def complete(
+        self, messages: Sequence[Message], schema: Mapping[str, Any] | None = None, *, tokens: int | None = None
+    ) -> Reply:
         """One answer; `schema` is not enforced. Errors are those of `complete_many`."""
-        return self.complete_many([messages])[0]
+        return self.complete_many([messages], tokens=tokens)[0]
 
-    def complete_many(self, conversations: Sequence[Sequence[Message]]) -> list[Reply]:
+    def complete_many(self, conversations: Sequence[Sequence[Message]], *, tokens: int | None = None) -> list[Reply]:
         """One answer a conversation, the same as each would get alone. `seconds` is an equal share of its batch.
 
         Answers are greedy at temperature 0, and go through the model in batches. Sampled ones go one by one, each from
@@ -57,9 +59,8 @@ class TransformersChat:
         pictures = [[_scaled(p, self.config.side) for turn in turns for p in turn.pictures] for turns in conversations]
         if not self.sees and any(pictures):
             raise CallError(f"`{self.model.name}` takes no pictures. Use a model that sees, such as a LLaVA-NeXT.")
-        for account in (replace(self.account), self.account):  # all are admitted, or none
-            for _ in conversations:
-                account.admit()
+        longest = self.config.max_tokens if tokens is None else tokens
+        self.account.admit(*conversations, tokens=longest)
         settings: dict[str, Any] = {"do_sample": False}
         if self.config.temperature > 0:
             settings = {"do_sample": True, "temperature": self.config.temperature}
@@ -72,13 +73,13 @@ class TransformersChat:
                 try:
                     texts = [self.model.prompt(conversations[index]) for index in part]
                     shown = [pictures[index] for index in part]
-                    found = self.model.generate(texts, shown, tokens=self.config.max_tokens, **settings)
+                    found = self.model.generate(texts, shown, tokens=longest, **settings)
                 except CallError as error:
                     self.account.failures.append(str(error))
                     raise
                 for index, reply in zip(part, found, strict=True):
                     replies[index] = replace(reply, cost=self.account.price(reply.tokens_in, reply.tokens_out))
-                    self.account.book(replies[index])
+                    self.account.book(replies[index], conversations[index])
         return [replies[index] for index in range(len(conversations))]
 
 
@@ -183,7 +184,8 @@ class LocalModel:
         for length, row in zip(lengths, out[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
             stop = next((index + 1 for index, token in enumerate(row) if token in ends), len(row))  # padding follows
             text = str(self.tokenizer.decode(row[:stop], skip_special_tokens=True)).strip()
-            replies.append(Reply(text=text, tokens_in=length, tokens_out=stop, seconds=seconds))
+            cut = stop >= tokens and row[stop - 1] not in ends
+            replies.append(Reply(text=text, tokens_in=length, tokens_out=stop, seconds=seconds, cut=cut))
         return replies
 
     def _inputs(self, texts: Sequence[str], pictures: Sequence[list[Image.Image]]) -> dict[str, Tensor]:

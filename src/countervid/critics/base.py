@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,8 +19,11 @@ from torch import Tensor
 
 from countervid.causal.graph import CausalGraph
 from countervid.causal.questions import Question, questions
-from countervid.chat.base import ChatConfig
+from countervid.chat.base import Budget, ChatConfig
 from countervid.errors import ConfigError
+
+NEARLY_ALL = 0.8  # of the frames, four of five: a value that holds in fewer comes and goes, and is not there
+_ROUNDING = 1e-3  # of shares, which are kept with four places
 
 
 class Answer(BaseModel):
@@ -30,12 +33,18 @@ class Answer(BaseModel):
 
     value: str | None  # None: it cannot be told
     confidence: float = Field(ge=0, le=1)  # of the value, over all frames
-    votes: dict[str, float] = {}  # value -> share of the frames that show it
+    votes: dict[str, float] = {}  # value -> share of the frames that show it; a frame that tells nothing has no vote
     critique: str = ""
 
     def shows(self, wanted: str, sure: float) -> bool:
-        """Whether the wanted value is seen, and surely enough."""
-        return self.value == wanted and self.confidence >= sure
+        """Whether the wanted value is seen, in nearly all frames and surely enough."""
+        steady = not self.votes or self.votes.get(wanted, 0.0) >= NEARLY_ALL - _ROUNDING
+        return self.value == wanted and self.confidence >= sure and steady
+
+    def loses(self, kept: str) -> bool:
+        """Whether another value is seen instead: on the whole, or in more frames than may err."""
+        others = sum(share for value, share in self.votes.items() if value != kept)
+        return self.value not in (None, kept) or others > 1 - NEARLY_ALL + _ROUNDING
 
 
 class Verdict(BaseModel):
@@ -58,6 +67,10 @@ class Verdict(BaseModel):
     def missing(self, wanted: Mapping[str, str]) -> dict[str, str]:
         """Those of `wanted` that are not surely seen."""
         return {name: value for name, value in wanted.items() if not self.shows(name, value)}
+
+    def lost(self, kept: Mapping[str, str]) -> dict[str, str]:
+        """Those of `kept` that look like something else, surely or not."""
+        return {name: value for name, value in kept.items() if name in self.answers and self.answers[name].loses(value)}
 
     def support(self, wanted: Mapping[str, str]) -> float:
         """Mean probability that the answers leave to the wanted values, 0..1; 1 where nothing is wanted."""
@@ -151,13 +164,23 @@ def asked(graph: CausalGraph) -> tuple[Question, ...]:
     return found
 
 
-def load_critic(name: str, config: ChatConfig | None = None) -> Critic:
+@runtime_checkable
+class Spender(Protocol):
+    """A critic, steerer or writer that pays for what it asks, and keeps to a budget over the processes of a run."""
+
+    def carry(self, spent: Mapping[str, float]) -> None:
+        """Count what an earlier process of the same run spent: `calls`, `cost_usd`."""
+        ...
+
+
+def load_critic(name: str, config: ChatConfig | None = None, budget: Budget | None = None) -> Critic:
     """A critic by name.
 
     Args:
         name: `bundled`; `openai:MODEL` or `transformers:MODEL`, any language model that sees; `replay:FILE`, the
             verdicts of an earlier run (`verdicts.jsonl`).
         config: Budgets, address and the like of a language model.
+        budget: One that it shares with others.
 
     Raises:
         ConfigError: There is no such critic.
@@ -176,7 +199,7 @@ def load_critic(name: str, config: ChatConfig | None = None) -> Critic:
         from countervid.chat.base import load_chat
         from countervid.critics.asked import AskedCritic
 
-        return AskedCritic(load_chat(name, config))
+        return AskedCritic(load_chat(name, config, budget))
     raise ConfigError(
         f"`{name}` is no critic. There are: bundled, openai:MODEL, transformers:MODEL, replay:FILE (a verdicts.jsonl)."
     )

@@ -11,7 +11,7 @@ judge is LLaVA-NeXT, through `ChatJudge`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import cv2
@@ -20,7 +20,8 @@ from torch import Tensor
 
 from countervid.causal.graph import CausalGraph
 from countervid.causal.language import parse
-from countervid.causal.questions import Question, question
+from countervid.causal.questions import LETTERS, Question, question
+from countervid.chat.answers import without_thoughts
 from countervid.chat.base import Chat, Message
 from countervid.errors import CallError, ConfigError, InterventionError
 from countervid.metrics.calibration import balanced_accuracy, calibrated
@@ -64,7 +65,8 @@ class ChatJudge:
         answers: list[str | None] = []
         for asked in questions:
             try:
-                answers.append(self.chat.complete([Message("user", in_brackets(asked), list(pictures))]).text)
+                reply = self.chat.complete([Message("user", in_brackets(asked), list(pictures))])
+                answers.append(without_thoughts(reply.text))
             except CallError:
                 answers.append(None)
         return answers
@@ -102,6 +104,9 @@ class Item:
 def read_questions(entries: Mapping[str, Any], graph: CausalGraph) -> list[Item]:
     """The questions of a file in the form of CSVC's `questions_explicit.json`, in its order.
 
+    Options keep the letters and the order of the file: 129 of its 268 questions about gender offer the woman first, and
+    a judge that prefers the first option answers them otherwise.
+
     Args:
         entries: The file's content: clip -> variable intervened on -> `prompt` and `questions`.
         graph: Whose words the prompts are read by, and whose questions are asked.
@@ -116,7 +121,7 @@ def read_questions(entries: Mapping[str, Any], graph: CausalGraph) -> list[Item]
             for variable, entry in interventions.items():
                 said = parse(entry["prompt"], graph)
                 for asked in entry["questions"]:
-                    about = known[asked["question"]]
+                    about = _in_order(known[asked["question"]], asked.get("options"))
                     items.append(
                         Item(
                             clip=clip,
@@ -131,6 +136,22 @@ def read_questions(entries: Mapping[str, Any], graph: CausalGraph) -> list[Item]
         except (TypeError, AttributeError, InterventionError) as error:
             raise ConfigError(f"The questions of `{clip}` cannot be read: {error}") from None
     return items
+
+
+def _in_order(known: Question, options: Any) -> Question:
+    """The question with a file's own options, letter -> text; as the graph has it where the file names none.
+
+    Raises:
+        InterventionError: They are not the values of the variable, each once.
+    """
+    if options is None:
+        return known
+    if isinstance(options, list):
+        options = dict(zip(LETTERS, options, strict=False))
+    values = {str(letter): known.value(str(text)) for letter, text in options.items()}
+    if sorted(values.values()) != sorted(known.values.values()):
+        raise InterventionError(f"the options of `{known.variable}` are {', '.join(map(str, options.values()))}.")
+    return replace(known, options={str(letter): str(text) for letter, text in options.items()}, values=values)
 
 
 def answers_of(judge: Judge, items: Sequence[Item], pictures: Callable[[str, str], Tensor | None]) -> list[str | None]:

@@ -51,12 +51,7 @@ class Round:
     @property
     def lost(self) -> dict[str, str]:
         """What should have stayed and looks like something else, surely or not."""
-        if self.verdict is None:
-            return {}
-        answers, kept = self.verdict.answers, self.step.target.kept
-        return {
-            name: value for name, value in kept.items() if name in answers and answers[name].value not in (None, value)
-        }
+        return {} if self.verdict is None else self.verdict.lost(self.step.target.kept)
 
     @property
     def holds(self) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from countervid.causal.graph import CausalGraph
-from countervid.chat.base import ChatConfig, load_chat
-from countervid.editors.base import Editor
-from countervid.errors import ConfigError
+from countervid.chat.base import Budget, BudgetError, ChatConfig, load_chat
+from countervid.editors.base import Editor, Target
+from countervid.errors import CallError, ConfigError
 from countervid.steering.base import Steerer
 from countervid.steering.baselines import Once
+from countervid.steering.drafts import no_description
 from countervid.steering.gradient import ChatWriter
 from countervid.steering.rewrite import RuleWriter, Writer
 from countervid.steering.strengths import Strengths
@@ -24,9 +25,12 @@ STEERERS = {
 }
 
 
-def load_writer(name: str = "rules", config: ChatConfig | None = None) -> Writer:
-    """Who rewrites prompts: `rules`, offline, or a language model, `openai:MODEL` or `transformers:MODEL`."""
-    return RuleWriter() if name == "rules" else ChatWriter(load_chat(name, config))
+def load_writer(name: str = "rules", config: ChatConfig | None = None, budget: Budget | None = None) -> Writer:
+    """Who rewrites prompts: `rules`, offline, or a language model, `openai:MODEL` or `transformers:MODEL`.
+
+    `budget` is one that it shares with others.
+    """
+    return RuleWriter() if name == "rules" else ChatWriter(load_chat(name, config, budget))
 
 
 def load_steerer(
@@ -60,9 +64,26 @@ def load_steerer(
     if name == "csvc-paper":
         return published(graph, writer, editor.config.guidance)
     if name == "paraphrase":
-        return Once(name, lambda target: writer.paraphrase(target.prompt, target.counterfactual, graph), writer.costs)
+        return Once(name, lambda target: _paraphrase(target, graph, writer), writer.costs)
     from countervid.chat.optimisers import VPO, Promptist
 
     chosen: type[VPO] | type[Promptist] = VPO if name == "vpo" else Promptist
     optimise = chosen() if optimiser is None else chosen(optimiser)
-    return Once(name, lambda target: optimise(target.prompt))
+
+    def reworded(target: Target) -> str:
+        prompt = optimise(target.prompt)
+        return target.prompt if no_description(prompt) else prompt
+
+    return Once(name, reworded)
+
+
+def _paraphrase(target: Target, graph: CausalGraph, writer: Writer) -> str:
+    """The prompt in other words, by the rules where the writer fails."""
+    for one in (writer, RuleWriter()):
+        try:
+            return one.paraphrase(target.prompt, target.counterfactual, graph)
+        except BudgetError:
+            raise
+        except CallError:
+            continue
+    return target.prompt

@@ -2,25 +2,25 @@
 
 Loss, gradient, update: the verdict says what is wrong, one call turns that into feedback on the prompt, another writes
 the new prompt. The constraints of the published instructions hold, in words of our own; what it must not do (bring in
-moods, scenery, brackets of age; grow without end; contradict the target) is checked afterwards, and a draft that breaks
-it is asked for once more.
+moods, scenery, brackets of age; grow without end; contradict the target or keep silent about it) is checked afterwards
+(`drafts.py`), and a draft that breaks it is asked for once more.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from countervid.causal.graph import CausalGraph
 from countervid.causal.lexicon import read
+from countervid.chat.answers import without_thoughts
+from countervid.chat.asking import ask
 from countervid.chat.base import Chat, Message
-from countervid.critics.asked import json_in
-from countervid.errors import CallError, InterventionError
+from countervid.errors import InterventionError
+from countervid.steering.drafts import LONGEST, declines, fault_of, written
 from countervid.steering.rewrite import Draft, Task, against
 
-LONGEST = 24  # words of a prompt
 SCHEMA = {
     "type": "object", "properties": {"prompt": {"type": "string"}}, "required": ["prompt"],
     "additionalProperties": False,
@@ -51,35 +51,43 @@ class ChatWriter:
 
     def rewrite(self, task: Task) -> Draft:
         situation = described(task)
-        feedback = self.chat.complete([Message("system", CRITIC), Message("user", situation)]).text.strip()
-        asked = f"{situation}\n\nFeedback: {feedback}\n\nWrite the improved prompt."
+        reply = self.chat.complete([Message("system", CRITIC), Message("user", situation)])
+        feedback = without_thoughts(reply.text).strip()
+        feedback = "" if declines(feedback) else feedback
+        heard = f"\n\nFeedback: {feedback}" if feedback else ""
+        asked = f"{situation}{heard}\n\nWrite the improved prompt."
         prompt = self._prompt([Message("system", WRITER), Message("user", asked)], task)
         return Draft(prompt=prompt, negative=against(task), feedback=feedback)
 
     def paraphrase(self, prompt: str, wanted: Mapping[str, str], graph: CausalGraph) -> str:
         asked = [Message("system", EXPRESSIVE), Message("user", prompt)]
+        said = read(prompt, graph).stated  # what the prompt says, its paraphrase has to say
         task = Task(
-            goal=prompt, prompt=prompt, factual={}, wanted=wanted, missing={}, lost={}, unsaid=frozenset(),
+            goal=prompt, prompt=prompt, factual={}, wanted=wanted, missing=said, lost={}, unsaid=frozenset(),
             verdict=None, graph=graph, turn=0,
         )  # fmt: skip
         return self._prompt(asked, task)
+
+    def carry(self, spent: Mapping[str, float]) -> None:
+        """Count what an earlier process of the same run spent."""
+        self.chat.account.carry(spent)
 
     def costs(self) -> dict[str, Any]:
         return self.chat.account.to_json()
 
     def _prompt(self, conversation: list[Message], task: Task) -> str:
-        fault = ""
-        for _ in range(2):
-            text = self.chat.complete(conversation, SCHEMA).text
+        def usable(text: str) -> str:
             prompt = written(text)
-            fault = fault_of(prompt, task)
-            if not fault:
-                return prompt
-            conversation = [
-                *conversation, Message("assistant", text),
-                Message("user", f"That cannot be used: {fault} Write it again."),
-            ]  # fmt: skip
-        raise CallError(f"`{self.name}` wrote no prompt that can be used, asked twice: {fault}")
+            fault = fault_of(prompt, task, (CRITIC, WRITER, EXPRESSIVE))
+            if fault:
+                raise InterventionError(fault)
+            return prompt
+
+        retort = "That cannot be used: {fault} Write it again."
+        prompt, _ = ask(
+            self.chat, conversation, SCHEMA, usable, lacking="wrote no prompt that can be used", retort=retort
+        )
+        return prompt
 
 
 def described(task: Task) -> str:
@@ -103,34 +111,3 @@ def described(task: Task) -> str:
 
 def _listed(attributes: Mapping[str, str]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} = {value}" for name, value in attributes.items())
-
-
-def written(text: str) -> str:
-    """The prompt in an answer: of a JSON object, of tags, or the whole text where it is one line."""
-    try:
-        content = json_in(text).get("prompt")
-        if isinstance(content, str):
-            return " ".join(content.split())
-    except InterventionError:
-        pass
-    tagged = re.search(r"<(\w*improved\w*|prompt)>(.*?)</", text, re.IGNORECASE | re.DOTALL)
-    body = tagged[2] if tagged else text
-    return " ".join(body.strip().strip("\"'`").split())
-
-
-def fault_of(prompt: str, task: Task) -> str:
-    """Why a prompt cannot be used, in a sentence; empty where it can."""
-    if not prompt:
-        return "it is empty."
-    if len(prompt.split()) > LONGEST:
-        return f"it has {len(prompt.split())} words, more than {LONGEST}."
-    try:
-        stated = read(prompt, task.graph).stated
-    except InterventionError as error:
-        return str(error)
-    for name, value in stated.items():
-        if name in task.unsaid:
-            return f"it names {name}, which it should not."
-        if task.wanted.get(name) != value:
-            return f"it says {name.replace('_', ' ')} = {value}, and {task.wanted.get(name)} is wanted."
-    return ""
