@@ -54,7 +54,7 @@ from countervid.files.whole import write_whole
 from countervid.metrics.base import Asked, Eyes, measured
 from countervid.runs import provenance
 from countervid.runs.run import versions
-from countervid.steering.base import spent
+from countervid.steering.base import edits_of, spent
 from countervid.steering.choose import load_steerer
 from countervid.steering.loop import Ledger, LoopConfig, Steered, steer
 
@@ -185,7 +185,7 @@ class Worker:
         began, drawing = time.perf_counter(), counted.seconds
         done = steer(
             cast(Editor, counted), prepared, target, graph=graph, critic=critic, steerer=steerer,
-            config=LoopConfig(max_edits=self.grid.config.max_edits), ledger=_ledger(folder),
+            config=LoopConfig(max_edits=self.grid.config.max_edits, source=False), ledger=_ledger(folder),
         )  # fmt: skip
         beside = time.perf_counter() - began - (counted.seconds - drawing)
         frames = counted.frames_of(done.clip)
@@ -234,7 +234,8 @@ class Worker:
         self, job: Job, done: Steered, counted: Counted, prepared: Prepared, beside: float
     ) -> dict[str, float | None]:
         chosen, sums = done.chosen, spent(done.rounds)
-        drawn = [counted.cost(prepared, counted.mark(round.step.target)) for round in done.rounds]
+        edits = edits_of(done.rounds)
+        drawn = [counted.cost(prepared, counted.mark(round.step.target)) for round in edits]
         preparing = counted.cost(prepared, PREPARING)
         paper = job.steering in (AS_PUBLISHED, COUPLED)  # it minds what should change, and nothing else
         satisfied = None if chosen.verdict is None else float(not chosen.missing and (paper or chosen.holds))
@@ -244,7 +245,7 @@ class Worker:
             "cost.evaluations": _sum(cost["evaluations"] for cost in drawn),
             "cost.prepare_evaluations": preparing["evaluations"],
             "cost.memory_mb": peak_mb(self.device),
-            "cost.edits": float(len(done.rounds)),
+            "cost.edits": float(len(edits)),
             "cost.calls": float(sum(round.verdict is not None or bool(round.failure) for round in done.rounds)),
             "cost.critic_dollars": float(sum(amounts.get("cost_usd", 0.0) for amounts in sums.values())),
             "steering.satisfied": satisfied,

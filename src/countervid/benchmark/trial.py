@@ -38,7 +38,10 @@ _TITLES = {CASE: "Same clip, same intervention", INTERVENTION: "Within an interv
 FEWEST = 10  # edits that a correlation is made of
 
 # Families whose class needs no truth, though these numbers of theirs do; and what is of the source alone.
-_AFTER_ALL = ("effectiveness.track_error", "effectiveness.ceiling", "effectiveness.ceiling_kept", "identity.weakest")
+_AFTER_ALL = (
+    "effectiveness.track_error", "effectiveness.ceiling", "effectiveness.ceiling_gained", "effectiveness.ceiling_kept",
+    "identity.weakest",
+)  # fmt: skip
 _CRITIC = "steering.satisfied"  # the only score of ours that is no metric: the critic's own opinion
 
 

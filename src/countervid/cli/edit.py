@@ -13,6 +13,7 @@ from countervid.cli.common import CacheLimitOption, CacheOption, DoOption, conso
 from countervid.cli.preflight import preflight
 from countervid.cli.steering import (
     PAPER,
+    CandidatesOption,
     ChatOption,
     CriticOption,
     LooksOption,
@@ -112,6 +113,7 @@ def edit(
     max_calls: MaxCallsOption = None,
     max_cost: MaxCostOption = None,
     looks: LooksOption = None,
+    candidates: CandidatesOption = 1,
     chat: ChatOption = None,
     truth: Annotated[Optional[Path], typer.Option(help="The true counterfactual, where it is known.")] = None,
     out: Annotated[Optional[Path], typer.Option(help="The run's folder; named after clip and --do by default.")] = None,
@@ -170,7 +172,7 @@ def edit(
     )
     steered = steering_options(
         chosen, plan, critic=critic, url=critic_url, writer=writer, steering=steering, max_edits=max_edits,
-        max_calls=max_calls, max_cost=max_cost, looks=looks, chat=chat,
+        max_calls=max_calls, max_cost=max_cost, looks=looks, candidates=candidates, chat=chat,
     )  # fmt: skip
     edits = 1 if critic is None else max_edits
     with stages() as bars, preflight(chosen, source, bars, edits) as report:
@@ -271,15 +273,15 @@ def show(result: Result) -> None:
     table = Table(box=None, padding=(0, 2), show_header=True, header_style="dim")
     for column in ("attribute", "before", "after", "why", "examiner sees"):
         table.add_column(column)
-    seen = (result.metrics.get("examiner") or {}).get("counterfactual", {})
+    examiner = result.metrics.get("examiner") or {}
     for change in result.outcome.changes:
-        reading = seen.get(change.variable)
-        mark = "" if reading is None else f"{reading['value']} {reading['confidence']:.0%}"
+        readings = [examiner.get(clip, {}).get(change.variable) for clip in ("factual", "counterfactual")]
+        mark = " → ".join(f"{one['value']} {one['confidence']:.0%}" for one in readings if one is not None)
         name = change.variable.replace("_", " ")
         table.add_row(name, change.before, Text(change.after, style="bold"), change.reason, mark)
     screen.print(table)
     if result.steered is not None:
-        tried, kept = len(result.steered.rounds), result.steered.chosen.number
+        tried, kept = result.record["steering"]["edits"], result.steered.chosen.number
         screen.print(f"steered: {tried} edit{'s' * (tried > 1)}, round {kept} kept; {result.steered.stopped}")
     for line in figures(result.metrics, result.factual.notes):
         screen.print(line)

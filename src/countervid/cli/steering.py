@@ -38,10 +38,13 @@ SteeringOption = Annotated[
 ]
 MaxEditsOption = Annotated[int, typer.Option(help="Most edits of a steered run, the first among them.")]
 MaxCallsOption = Annotated[
-    Optional[int], typer.Option(help="Most calls of a language model, each of critic and writer.")
+    Optional[int], typer.Option(help="Most calls of language models, critic and writer together.")
 ]
-MaxCostOption = Annotated[Optional[float], typer.Option(help="Most US dollars, each of critic and writer.")]
+MaxCostOption = Annotated[Optional[float], typer.Option(help="Most US dollars, critic and writer together.")]
 LooksOption = Annotated[Optional[int], typer.Option(help="Frames that the critic sees.", show_default="5")]
+CandidatesOption = Annotated[
+    int, typer.Option(help="Edits of each prompt with different seeds, where the editor has one.")
+]
 ChatOption = Annotated[
     Optional[list[str]],
     typer.Option("--chat", metavar="NAME=VALUE", help="Any setting of the language model: --chat timeout=20."),
@@ -51,25 +54,29 @@ ChatOption = Annotated[
 def steering_options(
     editor: Editor, graph: CausalGraph, *, critic: str | None, url: str | None, writer: str, steering: str,
     max_edits: int, max_calls: int | None, max_cost: float | None, looks: int | None, chat: list[str] | None,
+    candidates: int = 1,
 ) -> dict[str, Any]:  # fmt: skip
     """What `counterfactual` takes of the options; nothing where no critic is named."""
-    from countervid.chat.base import ChatConfig
+    from countervid.chat.base import Budget, ChatConfig
     from countervid.critics.base import load_critic
     from countervid.editors.base import make_config
+    from countervid.steering.candidates import check_candidates
     from countervid.steering.choose import load_steerer, load_writer
     from countervid.steering.loop import LoopConfig
 
-    loop = LoopConfig(max_edits=max_edits, looks=looks)
+    loop = LoopConfig(max_edits=max_edits, looks=looks, candidates=candidates)
     given = {"url": url, "max_calls": max_calls, "max_cost": max_cost}
     told = {**settings_of(chat or [], "--chat"), **{name: value for name, value in given.items() if value is not None}}
     config: ChatConfig = make_config(ChatConfig, told, "chat")
     if critic is None:
-        if told or steering != "auto" or writer != "rules" or looks is not None:
+        if told or steering != "auto" or writer != "rules" or looks is not None or candidates > 1:
             raise ConfigError("Steering needs somebody who looks. Add `--critic bundled`, or another critic.")
         return {}
-    looking = load_critic(critic, config)
+    check_candidates(candidates, editor)
+    budget = Budget(config.max_calls, config.max_cost) if config.one_budget else None
+    looking = load_critic(critic, config, budget)
     looking.check(graph)
-    steerer = load_steerer(steering, editor, graph, load_writer(writer, config))
+    steerer = load_steerer(steering, editor, graph, load_writer(writer, config, budget))
     return {"critic": looking, "steerer": steerer, "loop": loop, "watch": shower()}
 
 
@@ -91,8 +98,10 @@ def shower() -> Callable[[Round, Path | None], None]:
 
 
 def seen(round: Round) -> Text:
-    """What the critic saw in a round, in a line: what should change first, then what was lost."""
+    """What the critic saw before and after, in a line: what should change first, then what was lost."""
     from rich.text import Text
+
+    from countervid.runs.steered import seen_as
 
     line = Text("  ")
     if round.verdict is None:
@@ -101,7 +110,7 @@ def seen(round: Round) -> Text:
         answer = round.verdict.answers.get(name)
         if answer is None:
             continue
-        good = name not in round.missing and name not in round.lost
+        good = name not in round.missing and name not in round.lost and name not in round.already
         line.append("✓ " if good else "✗ ", style="green" if good else "red")
-        line.append(f"{name.replace('_', ' ')} {answer.value or 'cannot be told'} {answer.confidence:.0%}   ")
+        line.append(f"{name.replace('_', ' ')} {seen_as(round, name)} {answer.confidence:.0%}   ")
     return line

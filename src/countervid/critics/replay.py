@@ -36,6 +36,8 @@ class ReplayCritic:
         for number, line in enumerate(lines, 1):
             try:
                 entry = json.loads(line)
+                if (source := entry.get("source")) is not None:
+                    self._verdicts[source["request"]] = Verdict.model_validate(source["verdict"])
                 if entry.get("verdict") is None:
                     continue  # a call that failed
                 self._verdicts[entry["request"]] = Verdict.model_validate(entry["verdict"])

@@ -78,6 +78,21 @@ def share_right(said: Mapping[str, str], wanted: Mapping[str, str]) -> float:
     return sum(right) / len(right) if right else math.nan
 
 
+def share_gained(before: Mapping[str, str], after: Mapping[str, str], wanted: Mapping[str, str]) -> float:
+    """The share of the wanted attributes that were not read so before and are afterwards, 0..1.
+
+    What the reader took for so before cannot be seen to change: it counts as not gained. NaN where none of the wanted
+    attributes was read both times.
+
+    >>> share_gained({"age": "young", "beard": "yes"}, {"age": "old", "beard": "yes"}, {"age": "old", "beard": "yes"})
+    0.5
+    """
+    gained = [
+        after[name] == value != before[name] for name, value in wanted.items() if name in before and name in after
+    ]
+    return sum(gained) / len(gained) if gained else math.nan
+
+
 def examined(window: Window, clip: str) -> dict[str, Tensor]:
     """What the examiner says of each face crop of the window: variable -> log-probabilities `(n, values)`, on the CPU.
 
@@ -146,6 +161,7 @@ def _about(title: str, formula: str, **more: Any) -> About:
 
 
 _TRACKS = "attribute tracks, this package"
+_GAINED = "this package; the same reader before and after"
 _NOTHING_CHANGES = "nothing was asked to change"
 _NOTHING_STAYS = "nothing was asked to stay"
 
@@ -158,6 +174,16 @@ class Effectiveness:
         "effectiveness.target": _about("Intervened attributes read as asked", "share over do of [read_k(f(x)) = a*_k]"),
         "effectiveness.changed": _about(
             "Attributes that must change, and do", "share over a*_k != a_k of [read_k(f(x)) = a*_k]"
+        ),
+        "effectiveness.target_gained": _about(
+            "Intervened attributes read as asked, and not so before",
+            "share over do of [read_k(f(x)) = a*_k != read_k(x)]",
+            source=_GAINED,
+        ),
+        "effectiveness.gained": _about(
+            "Attributes that must change: read so afterwards, and not before",
+            "share over a*_k != a_k of [read_k(f(x)) = a*_k != read_k(x)]",
+            source=_GAINED,
         ),
         "effectiveness.kept": _about(
             "Attributes that must stay, and do", "share over a*_k = a_k of [read_k(f(x)) = a*_k]"
@@ -187,6 +213,11 @@ class Effectiveness:
             "share over a*_k != a_k of [read_k(y*) = a*_k]; divide `effectiveness.changed` by it, over many clips",
             better="neither",
         ),
+        "effectiveness.ceiling_gained": _about(
+            "Attributes that must change, as read off the truth and not off the source",
+            "share over a*_k != a_k of [read_k(y*) = a*_k != read_k(x)]; divide `effectiveness.gained` by it",
+            better="neither", source=_GAINED,
+        ),
         "effectiveness.ceiling_kept": _about(
             "Attributes that must stay, as read off the truth",
             "share over a*_k = a_k of [read_k(y*) = a*_k]",
@@ -197,21 +228,30 @@ class Effectiveness:
     undefined: ClassVar[Mapping[str, str]] = {  # why a number is not defined, for whoever reads it
         "effectiveness.changed": _NOTHING_CHANGES,
         "effectiveness.ceiling": _NOTHING_CHANGES,
+        "effectiveness.gained": _NOTHING_CHANGES,
+        "effectiveness.ceiling_gained": _NOTHING_CHANGES,
         "effectiveness.kept": _NOTHING_STAYS,
         "effectiveness.ceiling_kept": _NOTHING_STAYS,
         **dict.fromkeys(
-            ("effectiveness.target", "effectiveness.confidence", "effectiveness.blink", "effectiveness.track_error"),
+            (
+                "effectiveness.target",
+                "effectiveness.target_gained",
+                "effectiveness.confidence",
+                "effectiveness.blink",
+                "effectiveness.track_error",
+            ),
             "the examiner does not know the attribute",
         ),
     }
 
     def __init__(self) -> None:
-        self._after, self._true = Votes(), Votes()
+        self._before, self._after, self._true = Votes(), Votes(), Votes()
         self._tracks: dict[str, dict[str, list[Tensor]]] = {"counterfactual": {}, "truth": {}}
         self._asked: Asked | None = None
 
     def update(self, window: Window) -> None:
         self._asked = window.asked
+        self._before.update(window, "factual")
         self._after.update(window, "counterfactual")
         clips = ["counterfactual"]
         if "truth" in window.frames:
@@ -231,11 +271,13 @@ class Effectiveness:
         if asked is None:
             return {}
         wanted = {**asked.do, **asked.counterfactual}
-        shares, said = self._after.shares(), self._after.values()
+        before, shares, said = self._before.values(), self._after.shares(), self._after.values()
         q = {name: torch.cat(parts) for name, parts in self._tracks["counterfactual"].items()}
         found = {
             "target": share_right(said, asked.do),
             "changed": share_right(said, asked.changed),
+            "target_gained": share_gained(before, said, asked.do),
+            "gained": share_gained(before, said, asked.changed),
             "kept": share_right(said, asked.kept),
             "confidence": _mean(
                 [shares[name][value] for name, value in asked.do.items() if value in shares.get(name, ())]
@@ -248,6 +290,7 @@ class Effectiveness:
             q_true = {name: torch.cat(parts) for name, parts in self._tracks["truth"].items()}
             found["track_error"] = _mean([track_error(values, q_true[name]) for name, values in q.items()])
             found["ceiling"] = share_right(true, asked.changed)
+            found["ceiling_gained"] = share_gained(before, true, asked.changed)
             found["ceiling_kept"] = share_right(true, asked.kept)
         return {f"effectiveness.{name}": value for name, value in found.items()}
 

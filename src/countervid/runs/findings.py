@@ -22,8 +22,11 @@ def glance(metrics: Mapping[str, Any], target: Target) -> list[dict[str, str]]:
     """The few numbers that come first: `value`, and what it is."""
     found = []
     if examiner := metrics.get("examiner"):
+        before = examiner["factual"]
+        already = sum(name in before and before[name]["value"] == value for name, value in target.changed.items())
+        note = f" ({already} of them looked so before)" if already else ""
         for share, asked, what in (
-            (examiner["changed_seen"], target.changed, "changes seen by the examiner"),
+            (examiner["changed_seen"], target.changed, f"changes seen by the examiner{note}"),
             (examiner["kept_kept"], target.kept, "other attributes kept"),
         ):
             count = sum(name in examiner["counterfactual"] for name in asked)
@@ -189,7 +192,13 @@ def meters(metrics: Mapping[str, Any], notes: Sequence[str] = ()) -> list[dict[s
     examiner = metrics.get("examiner")
     if examiner:
         asked, kept = examiner["changed_seen"], examiner["kept_kept"]
-        add("changed, and seen", "attributes asked for that the examiner sees", asked, "{:.0%}", asked)
+        add(
+            "changed, and seen",
+            "attributes that the examiner sees as asked for, and did not before",
+            asked,
+            "{:.0%}",
+            asked,
+        )
         add("kept", "attributes that should stay and do, by the examiner", kept, "{:.0%}", kept)
     identity = metrics.get("identity")
     if identity:

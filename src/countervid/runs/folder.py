@@ -111,6 +111,12 @@ class RunFolder:
             self._digested(name)
             self._write_record()
 
+    def forget(self, *names: str) -> None:
+        """Note files as not finished, so that they are made again."""
+        for name in names:
+            self.record["files"].pop(name, None)
+        self._write_record()
+
     def has(self, name: str) -> bool:
         """Whether a file is finished and still as it was left: its size, and once a process its SHA-256."""
         return intact(self.path / name, self.record["files"].get(name))

@@ -21,7 +21,7 @@ from countervid.errors import ClipError
 from countervid.face import align
 from countervid.face.pipeline import FaceTrack, check
 from countervid.metrics.base import Asked, Eyes, Meters, Need, Window, World
-from countervid.metrics.effectiveness import Votes, share_right
+from countervid.metrics.effectiveness import Votes, share_gained, share_right
 from countervid.metrics.truth import TruthScores
 from countervid.runs.touched import TouchMeter, inside_squares
 
@@ -208,11 +208,21 @@ def _against_truth(scores: Mapping[str, float]) -> dict[str, dict[str, float]]:
 
 
 def _examined(votes: Mapping[str, Votes], asked: Asked) -> dict[str, Any] | None:
+    """What the examiner reads off each clip, and how much of what was asked for it sees.
+
+    `changed_seen` counts what was not read so before and is afterwards; `changed_as_published` what is read so
+    afterwards, whatever it was.
+    """
     readings = {name: vote.reading() for name, vote in votes.items()}
-    said = votes["counterfactual"].values()
+    before, said = votes["factual"].values(), votes["counterfactual"].values()
     if not said:
         return None
-    return {**readings, "changed_seen": share_right(said, asked.changed), "kept_kept": share_right(said, asked.kept)}
+    return {
+        **readings,
+        "changed_seen": share_gained(before, said, asked.changed),
+        "changed_as_published": share_right(said, asked.changed),
+        "kept_kept": share_right(said, asked.kept),
+    }
 
 
 def _unit(frames: Tensor) -> Tensor:

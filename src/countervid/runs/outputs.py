@@ -26,6 +26,8 @@ from countervid.runs.steered import VERDICTS
 if TYPE_CHECKING:
     from countervid.runs.run import Result
 
+OF_THE_TARGET = ("target.json", "counterfactual.mp4", "metrics.json", "comparison.mp4", "report.html")
+"""The files of a run that one target was asked for with: they are of the same round."""
 _FACTUAL_CRF = 8  # of a source that is no mp4 itself
 
 
@@ -41,6 +43,9 @@ def write_outputs(result: Result, folder: RunFolder, nothing: bool, report: Repo
     target = {**result.target.to_json(), **_explained(result)}
     if len(result.people) > 1:
         target["people"] = [one.to_json() for one in result.people]
+    if result.steered is not None:
+        target["round"] = result.steered.chosen.number
+    _settle(folder, target)
     folder.make("target.json", lambda path: write_json(path, target))
     if result.steered is None:
         folder.make(VERDICTS, lambda path: write_whole(path, ""))
@@ -62,6 +67,17 @@ def write_outputs(result: Result, folder: RunFolder, nothing: bool, report: Repo
     _one_pass(result, folder, videos, report)
     if not folder.has("report.html"):  # it was stopped between the numbers and the page
         folder.make("report.html", result.write_report)
+
+
+def _settle(folder: RunFolder, target: Mapping[str, Any]) -> None:
+    """Have the files made again that an earlier process made of another target, such as another round's."""
+    path = folder.path / "target.json"
+    try:
+        before = json.loads(path.read_text(encoding="utf-8")) if folder.has("target.json") else None
+    except (OSError, ValueError):
+        before = None
+    if before != json.loads(json.dumps(target)):
+        folder.forget(*OF_THE_TARGET)
 
 
 def _one_pass(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -18,7 +18,7 @@ from countervid.runs.drawing import draw_graph, spoken
 from countervid.runs.everyone import told
 from countervid.runs.measure import clips_of, window_of
 from countervid.runs.media import Media, Pictures, jpeg_of
-from countervid.runs.steered import picture_of
+from countervid.runs.steered import picture_of, seen_as
 from countervid.runs.timeline import Timeline, TimelineMeter
 from countervid.steering.base import front
 
@@ -118,10 +118,11 @@ def _lead(result: Result) -> str:
 
 def _rows(result: Result, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     changes = {change.variable: change for change in result.outcome.changes}
-    seen = (metrics.get("examiner") or {}).get("counterfactual", {})
+    examiner = metrics.get("examiner") or {}
+    seen, seen_before = examiner.get("counterfactual", {}), examiner.get("factual", {})
     rows = []
     for name, after in result.outcome.attributes.items():
-        change, reading = changes.get(name), seen.get(name)
+        change, reading, earlier = changes.get(name), seen.get(name), seen_before.get(name)
         rows.append(
             {
                 "name": name,
@@ -130,12 +131,18 @@ def _rows(result: Result, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "reason": change.reason if change else "stays",
                 "kind": "kept" if change is None else "set" if name in result.outcome.do else "follows",
                 "seen": reading["value"] if reading else None,
-                "agrees": bool(reading) and reading["value"] == after,
+                "seen_before": earlier["value"] if earlier else None,
+                "agrees": bool(reading) and reading["value"] == after and not _already(change, earlier),
                 "confidence": f"{reading['confidence']:.0%}" if reading else "",
             }
         )
     order = {"set": 0, "follows": 1, "kept": 2}
     return sorted(rows, key=lambda row: order[row["kind"]])  # stable: the graph's order within each kind
+
+
+def _already(change: Any, earlier: Mapping[str, Any] | None) -> bool:
+    """Whether what should change was read so before the edit: then it cannot be seen to change."""
+    return change is not None and earlier is not None and earlier["value"] == change.after
 
 
 def _rounds(result: Result) -> list[dict[str, Any]]:
@@ -157,14 +164,13 @@ def _rounds(result: Result) -> list[dict[str, Any]]:
                 "note": round.step.note,
                 "prompt": _marked(before.prompt if before else target.prompt, target.prompt),
                 "negative": target.negative_prompt,
-                "words": [] if before is None else _turned(before, target),
+                "words": [] if before is None else _turned(before, target, set(result.record.get("controls", ()))),
                 "failure": round.failure,
                 "distance": f"{round.distance:.1f}",
                 "seen": [
                     {
-                        "name": name, "value": answers[name].value or "cannot be told",
-                        "confidence": f"{answers[name].confidence:.0%}",
-                        "agrees": name not in round.missing and name not in round.lost,
+                        "name": name, "value": seen_as(round, name), "confidence": f"{answers[name].confidence:.0%}",
+                        "agrees": name not in round.missing and name not in round.lost and name not in round.already,
                         "critique": answers[name].critique,
                     }
                     for name in watched if name in answers
@@ -190,18 +196,18 @@ def _marked(before: str, after: str) -> list[tuple[str, str]]:
     return pieces
 
 
-def _turned(before: Target, after: Target) -> list[str]:
-    """What else was asked for differently from the round before, a sentence each."""
+def _turned(before: Target, after: Target, controls: Collection[str]) -> list[str]:
+    """What else was asked for differently from the round before, a sentence each; only what the editor answers to."""
     said = []
     for name in after.counterfactual:
         if name in after.changed and before.amount(name) != after.amount(name):
             said.append(f"{spoken(name)}: strength {before.amount(name):.0%} → {after.amount(name):.0%}")
-    if before.guidance != after.guidance:
+    if before.guidance != after.guidance and "guidance" in controls:
         one, two = ("the editor's own" if t.guidance is None else f"{t.guidance:g}" for t in (before, after))
         said.append(f"guidance {one} → {two}")
-    if before.negative_prompt != after.negative_prompt:
+    if before.negative_prompt != after.negative_prompt and "negative_prompt" in controls:
         said.append(f"negative prompt “{after.negative_prompt}”" if after.negative_prompt else "no negative prompt")
-    if before.seed != after.seed:
+    if before.seed != after.seed and "seed" in controls:
         said.append(f"seed {before.seed} → {after.seed}")
     if before.prompt != after.prompt:
         said.append("prompt rewritten, marked below")
@@ -216,8 +222,9 @@ def _facts(result: Result) -> dict[str, str]:
         "video": f"{len(clip)} frames, {clip.width} × {clip.height}, {clip.fps:g} fps",
         "editor": settings["editor"],
         "strength": f"{settings['strength']:g}",
-        "seed": str(settings["seed"]),
     }
+    if "seed" in record.get("controls", ()):
+        facts["seed"] = str(settings["seed"])
     if faces := record["facts"].get("faces"):
         facts["face"] = str(faces)
     if len(result.people) > 1:

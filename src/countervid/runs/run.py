@@ -36,6 +36,7 @@ from countervid.runs.outputs import write_outputs
 from countervid.runs.report import captions, report_of
 from countervid.runs.steered import Steering, steered, summary
 from countervid.steering.base import Round, Steerer
+from countervid.steering.candidates import check_candidates
 from countervid.steering.choose import load_steerer
 from countervid.steering.loop import LoopConfig, Steered
 
@@ -188,6 +189,7 @@ def counterfactual(
         looking = load_critic(critic) if isinstance(critic, str) else critic
         looking.check(model)
         steering = load_steerer(steerer, chosen, model) if isinstance(steerer, str) else steerer
+        check_candidates(loop.candidates, chosen)
         plan = Steering(critic=looking, steerer=steering, loop=loop, watch=watch)
     settings = {
         "clip": clip.digest(),
@@ -210,7 +212,9 @@ def counterfactual(
     notes = [*clip.notes, *clip.lost_in(".mp4")]
     if chosen.miniature and not clip.metadata.get("comment", "").startswith(PHANTOM_MARK):
         notes.append(MINIATURE_NOTE)
-    about = {"versions": versions(), "source": _name_of(clip), "notes": notes}
+    if seed and "seed" not in chosen.knobs:
+        notes.append(f"The seed changes nothing: `{chosen.name}` has none among its controls.")
+    about = {"controls": sorted(chosen.knobs), "versions": versions(), "source": _name_of(clip), "notes": notes}
     folder = None if out is None else RunFolder(Path(out), settings, about, getattr(chosen, "costs", None))
     record: dict[str, Any] = (
         folder.record if folder else {**about, "settings": settings, "facts": {}, "seconds": {}, "files": {}}

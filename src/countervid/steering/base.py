@@ -31,6 +31,8 @@ class Round:
         failure: Why a call failed.
         distance: Mean absolute difference to the source in the pictures that were judged, 0..255.
         request: Digest of what the critic was shown and asked.
+        source: What the same critic says of the clip before any edit; None where it was not asked.
+        source_request: Digest of what it was shown and asked then.
         spent: `critic` and `writer` -> calls, tokens, dollars and the like that this round took.
     """
 
@@ -41,6 +43,21 @@ class Round:
     distance: float = 0.0
     request: str = ""
     spent: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    source: Verdict | None = None
+    source_request: str = ""
+
+    @property
+    def already(self) -> dict[str, str]:
+        """What should change and is surely seen before any edit: seen afterwards, it says nothing of the edit."""
+        if self.source is None:
+            return {}
+        return {name: value for name, value in self.step.target.changed.items() if self.source.shows(name, value)}
+
+    @property
+    def gained(self) -> dict[str, str]:
+        """What should change, is surely seen now and was not before."""
+        missing, already = self.missing, self.already
+        return {n: v for n, v in self.step.target.changed.items() if n not in missing and n not in already}
 
     @property
     def missing(self) -> dict[str, str]:
@@ -82,6 +99,9 @@ class Round:
             "verdict": None if self.verdict is None else self.verdict.model_dump(mode="json"),
             "failure": self.failure, "distance": self.distance, "request": self.request,
             "spent": self.spent,
+            "source": None if self.source is None else {
+                "request": self.source_request, "verdict": self.source.model_dump(mode="json"),
+            },
         }  # fmt: skip
 
     @classmethod
@@ -91,15 +111,22 @@ class Round:
             raise ValueError(f"`{line['round']}` is no round's number")
         verdict = None if line["verdict"] is None else Verdict.model_validate(line["verdict"])
         step = Step(target=Target(**line["target"]), note=line["note"])
+        source = line.get("source") or {"verdict": None, "request": ""}
         return cls(
             number=line["round"], step=step, verdict=verdict, failure=line["failure"], distance=line["distance"],
-            request=line["request"], spent=line["spent"],
+            request=line["request"], spent=line["spent"], source_request=source["request"],
+            source=None if source["verdict"] is None else Verdict.model_validate(source["verdict"]),
         )  # fmt: skip
 
 
 def best(rounds: Sequence[Round]) -> Round:
     """The round whose edit is returned; the earlier of two that are as good. Unjudged ones come last."""
     return min(rounds, key=lambda round: round.rank)
+
+
+def edits_of(rounds: Sequence[Round]) -> list[Round]:
+    """The rounds that made an edit: after a call that failed, the same edit is shown once more."""
+    return [round for at, round in enumerate(rounds) if not at or not rounds[at - 1].failure]
 
 
 def front(rounds: Sequence[Round]) -> list[Round]:
@@ -137,12 +164,14 @@ class Manner:
         edits: Most edits it makes; None leaves it to the budget.
         judged: Of these, the first so many are judged; None: all.
         returns_last: Whether the last edit is the result, as published, instead of the best.
+        source: Whether the critic is also shown the clip before any edit, once.
     """
 
     looks: tuple[int, ...] | None = None
     edits: int | None = None
     judged: int | None = None
     returns_last: bool = False
+    source: bool = True
 
 
 class Steerer(Protocol):

@@ -60,7 +60,7 @@ def load_steerer(
     if not by_words:
         raise ConfigError(f"`{editor.name}` is not told by a prompt: steer it by `strengths`, not by `{name}`.")
     if name == "csvc":
-        return Words(graph, writer, editor.config.guidance)
+        return Words(graph, writer, getattr(editor.config, "guidance", 1.0), controls=frozenset(editor.knobs))
     if name == "csvc-paper":
         return published(graph, writer, editor.config.guidance)
     if name == "paraphrase":

@@ -8,12 +8,13 @@ own drawing has to be made again with it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from countervid.causal.graph import CausalGraph
 from countervid.chat.base import BudgetError
+from countervid.critics.base import Spender
 from countervid.editors.base import Target
 from countervid.errors import CallError
 from countervid.steering.base import Manner, Round, Step, best
@@ -42,6 +43,7 @@ class Words:
             falls silent about age and gender also lets go of them.
         negatives: Whether the negative prompt says how it should not look.
         guards: Whether what should stay counts, too.
+        controls: Fields of a target that the editor answers to; no other is moved.
     """
 
     graph: CausalGraph
@@ -53,6 +55,7 @@ class Words:
     guards: bool = True
     name: str = "csvc"
     manner: Manner = Manner()
+    controls: frozenset[str] = frozenset({"prompt", "negative_prompt", "guidance", "strength"})
 
     def first(self, target: Target) -> Step:
         return Step(target=target, note="as asked")
@@ -63,7 +66,7 @@ class Words:
             return None
         draft, note = self._draft(rounds, base)
         target, notes = replace(base.step.target, prompt=draft.prompt), [note]
-        if self.negatives and draft.negative:
+        if self._denies and draft.negative:
             target = replace(target, negative_prompt=draft.negative)
             notes.append(f"not: {draft.negative}")
         if self.numbers and len(rounds) > 1:
@@ -76,9 +79,18 @@ class Words:
     def costs(self) -> dict[str, Any]:
         return self.writer.costs()
 
+    def carry(self, spent: Mapping[str, float]) -> None:
+        """Count what an earlier process of the same run spent on writing."""
+        if isinstance(self.writer, Spender):
+            self.writer.carry(spent)
+
+    @property
+    def _denies(self) -> bool:
+        return self.negatives and "negative_prompt" in self.controls
+
     def _draft(self, rounds: Sequence[Round], base: Round) -> tuple[Draft, str]:
-        target, turn = base.step.target, len(rounds) - 1 if self.negatives else len(rounds)
-        decouples = self.decouple and turn >= (LATE if self.negatives else 1)
+        target, turn = base.step.target, len(rounds) - 1 if self._denies else len(rounds)
+        decouples = self.decouple and turn >= (LATE if self._denies else 1)
         unsaid = self.graph.decoupled(target.do) - set(target.changed) if decouples else frozenset()
         task = Task(
             goal=rounds[0].step.target.prompt, prompt=target.prompt, factual=target.factual,
@@ -96,7 +108,9 @@ class Words:
 
     def _moved(self, target: Target, base: Round, rounds: Sequence[Round]) -> tuple[Target, list[str]]:
         now = then = target.strength
-        if base.missing and not base.lost:
+        if "strength" not in self.controls:
+            pass
+        elif base.missing and not base.lost:
             now = max(r.step.target.strength for r in rounds if r.missing and not r.lost)
             harmful = [r.step.target.strength for r in rounds if r.lost and r.step.target.strength > now]
             then = (now + min(harmful)) / 2 if harmful else min(MOST_STRENGTH, now * FURTHER)
@@ -106,7 +120,8 @@ class Words:
         target = replace(target, strength=round(then, 3))  # where it both misses and loses, other words alone
         if round(then, 2) != round(now, 2):
             return target, [f"strength {then:.2f}"]
-        if base.missing and not base.lost and now >= MOST_STRENGTH:
+        at_its_end = now >= MOST_STRENGTH or "strength" not in self.controls
+        if base.missing and not base.lost and at_its_end and "guidance" in self.controls:
             tried = [r.step.target.guidance for r in rounds if r.missing and not r.lost]
             louder = min(MOST_LOUD * self.guidance, LOUDER * max(self.guidance, *(g or 0.0 for g in tried)))
             return replace(target, guidance=round(louder, 3)), [f"guidance {louder:.1f}"]
@@ -118,7 +133,8 @@ def published(graph: CausalGraph, writer: Writer, guidance: float) -> Words:
 
     The prompt is rewritten by what should change; nothing guards what should stay.
     """
-    manner = Manner(looks=(PUBLISHED_FRAME,), edits=PUBLISHED_ROUNDS + 1, judged=PUBLISHED_ROUNDS, returns_last=True)
+    manner = Manner(looks=(PUBLISHED_FRAME,), edits=PUBLISHED_ROUNDS + 1, judged=PUBLISHED_ROUNDS, returns_last=True,
+                    source=False)  # fmt: skip
     return Words(
         graph=graph, writer=writer, guidance=guidance, numbers=False, negatives=False, guards=False, name="csvc-paper",
         manner=manner,
