@@ -59,12 +59,16 @@ def test_a_run_is_steered_before_ones_eyes_and_goes_on_from_its_rounds(call: Any
     done = call("--critic", "bundled", "--max-edits", 2, "--out", "run")
     assert done.exit_code == 0, (done.output, done.exception)
     made, record = rounds("run"), json.loads(Path("run/run.json").read_text())
-    assert record["steering"]["edits"] == len(made) == 2 and record["steering"]["critic"]["calls"] == 2
+    assert record["steering"]["edits"] == len(made) == 2 and record["steering"]["critic"]["calls"] == 3
     for number, one in enumerate(made):
         assert f"round {number} " in done.output and Path(f"run/round-{number}.png").is_file()
         assert set(one["verdict"]["answers"]) == set(PHANTOM.variables)
-    chosen = made[record["steering"]["chosen"]]["target"]
-    assert json.loads(Path("run/target.json").read_text())["prompt"] == chosen["prompt"]
+    chosen, target = made[record["steering"]["chosen"]]["target"], json.loads(Path("run/target.json").read_text())
+    assert target["prompt"] == chosen["prompt"] and target["round"] == record["steering"]["chosen"]
+    assert "young → " in done.output and "seed" not in Path("run/report.html").read_text().partition("<pre")[0]
+    attributes = record["steering"]["attributes"]
+    assert set(attributes) == set(PHANTOM.variables) and attributes["age"]["wanted"] == "old"
+    assert attributes["age"]["before"]["value"] in ("young", "old") and attributes["age"]["after"] is not None
     page = Path("run/report.html").read_text()
     assert "How it was steered" in page and "Round 1" in page and page.count("Frames that the critic saw") == 2
     again = call("--critic", "bundled", "--max-edits", 2, "--out", "run")
@@ -145,6 +149,8 @@ OTHER = "name: shoes\nvariables:\n  shoes: {kind: binary}\n  age: {kind: ordered
         (["--critic", "bundled", "--writer", "somebody"], "no language model"),
         (["--critic", "bundled", "--chat", "colour=3"], "`chat` has no setting `colour`"),
         (["--critic", "bundled", "--graph", "shoes.yaml", "--factual", "x"], "no answer for `shoes`"),
+        (["--critic", "bundled", "--candidates", "3"], "`tokenflow` has no seed: 3 candidates"),
+        (["--candidates", "2"], "Add `--critic bundled`"),
         (["--steering", "csvc"], "Add `--critic bundled`"),
         (["--critic-url", "http://127.0.0.1:9/v1"], "Add `--critic bundled`"),
     ],

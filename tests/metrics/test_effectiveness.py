@@ -59,6 +59,21 @@ def test_doing_nothing_keeps_all_and_changes_nothing(aged):
     assert found["kept"] == 1 and found["confidence"] < 0.5 and found["track_error"] > 0.5
 
 
+def test_only_what_changed_is_gained(aged):
+    young, old, where, asked = aged
+    nothing, truth = scores(aged, young), scores(aged, old)
+    assert nothing["gained"] == nothing["target_gained"] == 0 and truth["target_gained"] == 1
+    assert truth["gained"] == truth["ceiling_gained"] <= truth["changed"]
+    # Somebody who was old already: the published share is full, though nothing was done.
+    told = replace(asked, factual={"age": "young"}, do={"age": "old"}, counterfactual={"age": "old"})
+    found = measured(
+        ["effectiveness"], windows({"factual": old, "counterfactual": old}, where, size=2, asked=told, eyes=EYES),
+        ("face", "attributes"),
+    )  # fmt: skip
+    assert found["effectiveness.changed"] == found["effectiveness.target"] == 1
+    assert found["effectiveness.gained"] == found["effectiveness.target_gained"] == 0
+
+
 def test_windows_agree_with_the_whole_clip_read_at_once(aged):
     young, old, where, asked = aged
     edited = 0.5 * (young + old)
@@ -84,13 +99,13 @@ def test_an_attribute_that_comes_and_goes_blinks(aged):
 
 def test_without_the_truth_there_is_no_ceiling(aged):
     found = scores(aged, aged[1], truth=False)
-    assert not {"track_error", "ceiling", "ceiling_kept"} & set(found)
+    assert not {"track_error", "ceiling", "ceiling_gained", "ceiling_kept"} & set(found)
 
 
 def test_what_nobody_asked_about_is_left_out_and_nothing_to_change_is_not_defined(aged):
     asked = replace(aged[3], factual={"age": "young"}, do={"age": "young"}, counterfactual={"age": "young"})
     found = scores(aged, aged[0], asked=asked)
-    assert math.isnan(found["changed"]) and found["kept"] == 1 and found["target"] == 1
+    assert math.isnan(found["changed"]) and math.isnan(found["gained"]) and found["kept"] == 1 and found["target"] == 1
     assert "gender" not in found
     assert effectiveness.Effectiveness.undefined["effectiveness.changed"] == "nothing was asked to change"
 

@@ -82,6 +82,51 @@ def test_canned_answers_through_the_published_question_file():
 
 
 @needs_published
+def test_published_questions_keep_the_order_of_their_options():
+    entries = json.loads(PUBLISHED.read_text())
+    items = read_questions(entries, FACE)
+    asked = [q for clip in entries.values() for entry in clip.values() for q in entry["questions"]]
+    assert [item.question.options for item in items] == [q["options"] for q in asked]
+    assert [list(item.question.options) for item in items] == [list(q["options"]) for q in asked]
+    woman_first = sum(item.attribute == "gender" and item.question.value("A") == "woman" for item in items)
+    assert woman_first == 129 and sum(item.attribute == "gender" for item in items) == 268
+
+
+@pytest.mark.parametrize("options", [{"A": "woman", "B": "man"}, ["woman", "man"], {"1": "Woman", "2": "Man"}])
+def test_a_question_is_asked_in_its_files_own_order(options):
+    entry = {"question": "What is the gender of this person?", "options": options, "correctAnswer": "man"}
+    (item,) = read_questions({"a": {"age": {"prompt": "He is old.", "questions": [entry]}}}, FACE)
+    first, second = item.question.options
+    assert (item.question.value(first), item.question.value(second)) == ("woman", "man")
+    assert item.corrected.lower() == item.published == "man" and right(item, second) and not right(item, first)
+    sent = []
+
+    def answer(messages, pictures):
+        sent.append(json.dumps(messages))
+        return "woman"
+
+    with serve(answer) as server:
+        ChatJudge(load_chat("openai:any", ChatConfig(url=server.url))).answer(
+            torch.zeros(1, 8, 8, 3, dtype=torch.uint8), [item.question]
+        )
+    assert "(woman, man)" in sent[0].lower()
+
+
+def test_options_that_are_not_the_variables_values_are_refused():
+    for options in ({"A": "old", "B": "ancient"}, {"A": "old"}, {"A": "old", "B": "old"}, "old"):
+        entry = {"question": "What is the age of this person?", "options": options, "correctAnswer": "old"}
+        with pytest.raises(ConfigError, match="cannot be read"):
+            read_questions({"her": {"age": {"prompt": "He is old.", "questions": [entry]}}}, FACE)
+
+
+def test_what_a_judge_thinks_aloud_is_no_answer():
+    with serve(lambda messages, pictures: "<think>No beard? There it is.</think>\n\nYes.") as server:
+        judge = ChatJudge(load_chat("openai:any", ChatConfig(url=server.url)))
+        (said,) = judge.answer(torch.zeros(1, 8, 8, 3, dtype=torch.uint8), [item().question])
+    assert right(item(), said) and right(item(), said, reading="published")
+
+
+@needs_published
 def test_fourteen_published_keys_contradict_their_prompts():
     items = read_questions(json.loads(PUBLISHED.read_text()), FACE)
     wrong = disputed(items)

@@ -131,15 +131,22 @@ def test_a_run_says_what_the_same_computed_at_once_says(scene, bundled, monkeypa
     examiner = bundled.get("examiner", Examiner.from_folder)
     said = {name: one["value"] for name, one in found["examiner"]["counterfactual"].items()}
     assert said == examiner.read(crops[1])
-    assert set(found["examiner"]) == {"factual", "counterfactual", "truth", "changed_seen", "kept_kept"}
+    assert set(found["examiner"]) == {
+        "factual", "counterfactual", "truth", "changed_seen", "changed_as_published", "kept_kept",
+    }  # fmt: skip
+    before = {name: one["value"] for name, one in found["examiner"]["factual"].items()}
+    assert before == examiner.read(crops[0])
     changed = [said[name] == value for name, value in asked.changed.items()]
-    assert found["examiner"]["changed_seen"] == sum(changed) / len(changed)
+    gained = [said[name] == value != before[name] for name, value in asked.changed.items()]
+    assert found["examiner"]["changed_as_published"] == sum(changed) / len(changed)
+    assert found["examiner"]["changed_seen"] == sum(gained) / len(gained)
     network = bundled.get("identity", lambda folder: None)
     rows = [torch.full((FRAMES, 128), torch.nan).index_copy(0, torch.from_numpy(index), network(c)) for c in crops]
     assert found["identity"]["tl_id"] == pytest.approx(tl_id(rows[0], rows[1]), abs=1e-4)
     assert found["identity"]["tg_id"] == pytest.approx(tg_id(rows[0], rows[1]), abs=1e-4)
     assert found["identity"]["likeness_to_truth"] == pytest.approx(likeness(rows[2], rows[1]), abs=1e-4)
-    assert found["scores"]["effectiveness.changed"] == found["examiner"]["changed_seen"]
+    assert found["scores"]["effectiveness.gained"] == found["examiner"]["changed_seen"]
+    assert found["scores"]["effectiveness.changed"] == found["examiner"]["changed_as_published"]
     assert found["scores"]["truth.skill"] == found["truth"]["face"]["skill"]
     assert {name.partition(".")[0] for name in found["scores"]} == {
         "effectiveness", "identity", "minimality", "psnr", "truth",
