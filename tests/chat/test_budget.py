@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chat.server import Server, serve
@@ -67,6 +67,7 @@ def test_what_a_model_counts_more_densely_is_estimated_so_from_then_on(server: S
     assert chat.account.cost is not None and chat.account.cost <= 0.01
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 900), st.integers(1, 300)), max_size=8), st.floats(0.0005, 0.01))
 def test_no_run_costs_more_than_its_budget(calls: list[tuple[int, int]], limit: float) -> None:
     config = ChatConfig(max_tokens=300, max_cost=limit, price_in=1.0, price_out=4.0)

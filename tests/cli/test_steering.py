@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from chat.server import serve
 from countervid.causal.graph import CausalGraph
 from countervid.causal.questions import questions
 from countervid.cli.main import app
+from countervid.cli.steering import steering_options
 from countervid.clip import Clip
 from countervid.critics.bundled import BundledCritic
 from tiny_models import astronaut_frames
@@ -160,6 +162,18 @@ def test_wrong_options_are_one_line(call: Any, words: list[str], message: str) -
     done = call(*words, "--out", "run")
     assert done.exit_code == 2 and message in done.output, done.output
     assert len(done.output.strip().splitlines()) == 1 and not Path("run").exists()
+
+
+@pytest.mark.parametrize(("chat", "shared"), [([], True), (["one_budget=false"], False)])
+def test_critic_and_writer_share_a_budget_unless_told_otherwise(chat: list[str], shared: bool) -> None:
+    editor: Any = SimpleNamespace(name="any", knobs={"prompt"}, config=SimpleNamespace(guidance=4.0))
+    found = steering_options(
+        editor, PHANTOM, critic="openai:one", url="http://127.0.0.1:9/v1", writer="openai:other", steering="auto",
+        max_edits=3, max_calls=7, max_cost=0.5, looks=None, chat=["price_in=1", "price_out=2", *chat],
+    )  # fmt: skip
+    budgets = [found["critic"].chat.account.budget, found["steerer"].writer.chat.account.budget]
+    assert (budgets[0] is budgets[1]) is shared
+    assert all((budget.max_calls, budget.max_cost) == (7, 0.5) for budget in budgets)
 
 
 def test_steering_round_the_graph_is_refused(call: Any) -> None:

@@ -96,6 +96,29 @@ def test_every_round_is_shown_with_what_changed_in_words(finished):
     assert page.count('<span class="badge">kept</span>') == 1
 
 
+def test_a_round_shows_before_and_after_and_only_controls_that_the_editor_has(finished):
+    first, second = finished.target, dataclasses.replace(finished.target, seed=4)
+    votes = {"old": 0.6, "young": 0.4}
+    before = Verdict(critic="test", frames=(0,), answers={"age": Answer(value="young", confidence=0.9)})
+    after = Verdict(critic="test", frames=(0,), answers={"age": Answer(value="old", confidence=0.6, votes=votes)})
+    rounds = tuple(
+        Round(number=number, step=Step(target=target, note=""), verdict=None if number == 1 else after,
+              failure="nobody answers" if number == 1 else "", source=before)
+        for number, target in enumerate([first, second, second])
+    )  # fmt: skip
+    steered = Steered(clip=finished.clip, chosen=rounds[0], rounds=rounds, stopped="all is seen")
+
+    def page(*controls):
+        record = {**finished.record, "steering": {"stopped": "all is seen"}, "controls": list(controls)}
+        return render_report(dataclasses.replace(finished, steered=steered, record=record))
+
+    shown, drawn = page("strength"), page("strength", "seed")
+    assert "2 edits: all is seen" in shown and "age young → old, in 60% of the frames" in shown
+    assert "seed 0 → 4" in drawn and "seed 0 → 4" not in shown
+    table = "<dt>seed</dt>"
+    assert (table in drawn) and table not in shown
+
+
 def test_names_from_outside_are_escaped(finished, monkeypatch):
     monkeypatch.setitem(finished.record, "source", "<script>alert(1)</script>.mp4")
     page = report_of(finished)

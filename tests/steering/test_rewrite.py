@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chat.server import serve
@@ -249,6 +249,7 @@ def test_a_paraphrase_says_all_that_its_prompt_said_or_the_rules_write_it() -> N
         assert first == (prompt or RuleWriter().paraphrase(target().prompt, OLD_MAN, FACE))
 
 
+@settings(deadline=None)
 @given(st.one_of(st.text(), st.lists(st.sampled_from([
     "{", "}", '"prompt"', ":", '"', "An old man", " with a beard", ".", "I'm sorry", "<think>", "</think>", "\n",
     "Prompt:",

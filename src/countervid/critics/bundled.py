@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from countervid import models
 from countervid.causal.graph import CausalGraph
-from countervid.critics.base import Answer, Request, Verdict
+from countervid.critics.base import NEARLY_ALL, Answer, Request, Verdict
 from countervid.embeddings.contrastive import Contrastive, clip_input
 from countervid.errors import ConfigError
 from countervid.models.folder import load_config, load_weights
@@ -156,9 +156,11 @@ def _critique(name: str, wanted: str, answer: Answer, changed: bool, sure: float
         return ""
     plain = name.replace("_", " ")
     seen = f"{answer.confidence:.0%} sure"
+    frames = answer.votes.get(wanted, 0.0)
+    if answer.value == wanted and frames < NEARLY_ALL:
+        return f"{plain} is {wanted} in {frames:.0%} of the frames only ({seen})."
     if answer.value == wanted:
         return f"{plain} is {wanted} only faintly ({seen})."
-    frames = answer.votes.get(wanted, 0.0)
     if changed:
         part = f", in {frames:.0%} of the frames only" if frames else ""
         return f"{plain} should be {wanted} and still looks {answer.value} ({seen}{part})."

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from countervid.causal.graph import CausalGraph
 from countervid.causal.language import describe
+from countervid.chat.answers import without_thoughts
 from countervid.chat.base import Chat, Message, load_chat
 from countervid.errors import ModelError
 from countervid.metrics.base import About, Asked, Eyes, Need, Window, register
@@ -101,7 +102,8 @@ class ChatDescriber:
         self.chat, self.name = chat, chat.name
 
     def describe(self, picture: Tensor, leave_out: Sequence[str]) -> str:
-        return self.chat.complete([Message("user", instruction(leave_out), [picture])]).text.strip()
+        reply = self.chat.complete([Message("user", instruction(leave_out), [picture])])
+        return without_thoughts(reply.text).strip()
 
 
 def instruction(leave_out: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from countervid.runs.measure import clips_of, window_of
 from countervid.runs.media import Media, Pictures, jpeg_of
 from countervid.runs.steered import picture_of, seen_as
 from countervid.runs.timeline import Timeline, TimelineMeter
-from countervid.steering.base import front
+from countervid.steering.base import edits_of, front
 
 if TYPE_CHECKING:
     from countervid.runs.run import Result
@@ -78,6 +78,7 @@ def render_report(result: Result, media: Media, timeline: Timeline) -> str:
         scores=findings.scores(metrics),
         facts=_facts(result),
         rounds=_rounds(result),
+        edits=0 if result.steered is None else len(edits_of(result.steered.rounds)),
         steering=record.get("steering"),
         provenance=json.dumps(record, indent=2, sort_keys=True),
         marking=_marking(record),
