@@ -110,7 +110,7 @@ def test_a_round_shows_before_and_after_and_only_controls_that_the_editor_has(fi
 
     def page(*controls):
         record = {**finished.record, "steering": {"stopped": "all is seen"}, "controls": list(controls)}
-        return render_report(dataclasses.replace(finished, steered=steered, record=record))
+        return report_of(dataclasses.replace(finished, steered=steered, record=record))
 
     shown, drawn = page("strength"), page("strength", "seed")
     assert "2 edits: all is seen" in shown and "age young → old, in 60% of the frames" in shown

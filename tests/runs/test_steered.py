@@ -19,7 +19,7 @@ from countervid.steering.loop import LoopConfig, View
 
 MADE = ("target.json", "counterfactual.mp4", "metrics.json", "comparison.mp4", "verdicts.jsonl")
 FARTHEST = 0.45  # levels of 255: toy networks move little
-STAGES = ("write_json", "compare")  # of `countervid.runs.run`, in their order
+STAGES = ("write_json", "looked_at", "render_report")  # of `countervid.runs.outputs`, in their order
 
 
 @dataclass
@@ -120,13 +120,13 @@ def test_files_of_another_round_are_made_again_wherever_the_run_was_killed(
 ) -> None:
     """The critic fails after the first round, so that is returned; later it answers, and a later round is the best."""
     with monkeypatch.context() as patch:
-        patch.setattr(f"countervid.runs.run.{stage}", _die)
+        patch.setattr(f"countervid.runs.outputs.{stage}", _die)
         with pytest.raises(KeyboardInterrupt):
             steered(Viewer(fails=frozenset({2, 3})))
     result = steered(Viewer(fails=frozenset({0, 1})))
     assert check(result).number == 0 and "calls in a row failed" in result.steered.stopped
     with monkeypatch.context() as patch:
-        patch.setattr(f"countervid.runs.run.{stage}", _die)
+        patch.setattr(f"countervid.runs.outputs.{stage}", _die)
         with pytest.raises(KeyboardInterrupt):
             steered(Viewer())
     result = steered(Viewer())
