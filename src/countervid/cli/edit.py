@@ -270,13 +270,14 @@ def show(result: Result) -> None:
         screen.print(Text(note, style="yellow"))
     if not result.outcome.changes:
         screen.print("Nothing changes: the person is so already. The counterfactual is the source.")
-    table = Table(box=None, padding=(0, 2), show_header=True, header_style="dim")
+    table = Table(box=None, padding=(0, 1), show_header=True, header_style="dim")
     for column in ("attribute", "before", "after", "why", "examiner sees"):
         table.add_column(column)
     examiner = result.metrics.get("examiner") or {}
     for change in result.outcome.changes:
-        readings = [examiner.get(clip, {}).get(change.variable) for clip in ("factual", "counterfactual")]
-        mark = " → ".join(f"{one['value']} {one['confidence']:.0%}" for one in readings if one is not None)
+        before, after = (examiner.get(clip, {}).get(change.variable) for clip in ("factual", "counterfactual"))
+        mark = "" if after is None else f"{after['value']} {after['confidence']:.0%}"
+        mark = mark if before is None or after is None else f"{before['value']} → {mark}"
         name = change.variable.replace("_", " ")
         table.add_row(name, change.before, Text(change.after, style="bold"), change.reason, mark)
     screen.print(table)
